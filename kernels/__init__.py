@@ -1,0 +1,34 @@
+"""The kernel table: everything that a training step computes, one small function each.
+
+`reference.py` is the specification (NumPy, with every derivation), `cpu.py` the Numba twins with
+the same names, arguments and side effects. Rules that hold for all of them:
+
+* Results are written into arrays that the caller gives; gradients are written whole, not added.
+* Letters: B batch rows, D data, Z latents, P parameters. `d` + name is a gradient.
+* Values per row (`nll`, `kl`) are sums over features or latents, in nats. `scale` multiplies
+  gradients only, so `scale = 1 / B` makes them gradients of the mean over rows.
+* Noise is an argument, or a pure function of (seed, stream, step, row, column).
+
+This page holds what both sides must agree on: the integer codes by which a compiled step
+chooses among kernels, the streams of random numbers, and the constants of the formulas.
+"""
+
+ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid", "softplus")
+IDENTITY, RELU, TANH, SIGMOID, SOFTPLUS = range(5)
+
+LIKELIHOODS = ("bernoulli", "gaussian")
+BERNOULLI, GAUSSIAN = range(2)
+
+BINARIZE = (None, "threshold", "stochastic")
+KEEP, THRESHOLD, STOCHASTIC = range(3)
+
+OPTIMIZERS = ("sgd", "adagrad", "adam")
+SGD, ADAGRAD, ADAM = range(3)
+
+# One stream of random numbers per purpose, so that no two purposes ever share a draw.
+STREAM_WEIGHTS, STREAM_ORDER, STREAM_POSTERIOR, STREAM_BINARIZE = range(4)
+STREAM_PRIOR, STREAM_EVALUATION, STREAM_SCORE, STREAM_PIXELS = range(4, 8)
+
+# A log-variance is held within +-LOGVAR_BOUND before exp, so that float32 never overflows:
+# exp(30) is 1e13, and its square still fits. Outside, the gradient is 0.
+LOGVAR_BOUND = 30.0

@@ -1,0 +1,339 @@
+"""Numba twins of `reference.py`: same names, arguments and side effects, compiled to vector code.
+
+Loops run over rows and then over one contiguous row (`row = y[i]`), because a loop over a slice of
+its own, from 0 to its size, is what the compiler turns into vector code. The formulas themselves
+and the reasons for them are in `reference.py` and `formulas.py`.
+"""
+
+import hashlib
+import math
+import pathlib
+
+import numba
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from . import IDENTITY, RELU, SIGMOID, SOFTPLUS, TANH
+from .formulas import (
+    OPTIONS,
+    box_muller,
+    exp,
+    hold_logvar,
+    philox,
+    relu,
+    sigmoid,
+    softplus,
+    softplus_derivative,
+    tanh,
+    u8,
+    uniform,
+)
+
+FAST = OPTIONS | {"fastmath": OPTIONS["fastmath"] | {"reassoc"}}  # sums may be regrouped
+LOG_2PI = math.log(2 * math.pi)
+
+
+def _digest():
+    sources = sorted(pathlib.Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+DIGEST = _digest()
+
+
+def compiled(function):
+    """`function` as native code, kept in Numba's cache where there is a place for one.
+
+    Numba looks at a function's own file to see whether its cache is stale, not at the functions it
+    calls. The digest of all kernel sources in the name makes any change of them a new entry.
+    """
+    function.__qualname__ = f"{function.__name__}_{DIGEST}"
+    try:
+        return numba.njit(cache=True, **FAST)(function)
+    except RuntimeError:  # no writable folder for a cache: compile in memory
+        return numba.njit(**FAST)(function)
+
+
+# --- layers -------------------------------------------------------------------------------------
+
+
+@compiled
+def matmul(a, b, out):
+    np.dot(a, b, out)
+
+
+@compiled
+def bias_activation(y, bias, activation):
+    for i in range(y.shape[0]):
+        row = y[i]
+        if activation == RELU:
+            for j in range(row.size):
+                row[j] = relu(row[j] + bias[j])
+        elif activation == TANH:
+            for j in range(row.size):
+                row[j] = tanh(row[j] + bias[j])
+        elif activation == SIGMOID:
+            for j in range(row.size):
+                row[j] = sigmoid(row[j] + bias[j])
+        elif activation == SOFTPLUS:
+            for j in range(row.size):
+                row[j] = softplus(row[j] + bias[j])
+        else:
+            assert activation == IDENTITY
+            for j in range(row.size):
+                row[j] += bias[j]
+
+
+@compiled
+def bias_activation_backward(dy, y, activation, dbias):
+    one = y.dtype.type(1)
+    zero = y.dtype.type(0)
+    dbias[:] = zero
+    for i in range(y.shape[0]):
+        drow, row = dy[i], y[i]
+        if activation == RELU:
+            for j in range(row.size):
+                drow[j] = drow[j] if row[j] > zero else zero
+        elif activation == TANH:
+            for j in range(row.size):
+                drow[j] *= one - row[j] * row[j]
+        elif activation == SIGMOID:
+            for j in range(row.size):
+                drow[j] *= row[j] * (one - row[j])
+        elif activation == SOFTPLUS:
+            for j in range(row.size):
+                drow[j] *= softplus_derivative(row[j])
+        for j in range(row.size):
+            dbias[j] += drow[j]
+
+
+# --- the posterior q(z|x) -----------------------------------------------------------------------
+
+
+@compiled
+def sample_gaussian(mu, logvar, eps, z, kl):
+    one, half = z.dtype.type(1), z.dtype.type(0.5)
+    for i in range(z.shape[0]):
+        total = z.dtype.type(0)
+        for j in range(z.shape[1]):
+            held = hold_logvar(logvar[i, j])
+            std = exp(half * held)
+            z[i, j] = mu[i, j] + std * eps[i, j]
+            total += mu[i, j] * mu[i, j] + std * std - held - one
+        kl[i] = half * total
+
+
+@compiled
+def sample_gaussian_backward(dz, mu, logvar, eps, kl_scale, dmu, dlogvar):
+    one, half, zero = dz.dtype.type(1), dz.dtype.type(0.5), dz.dtype.type(0)
+    weight = dz.dtype.type(kl_scale)
+    for i in range(dz.shape[0]):
+        for j in range(dz.shape[1]):
+            held = hold_logvar(logvar[i, j])
+            std = exp(half * held)
+            slope = half * (dz[i, j] * eps[i, j] * std + weight * (std * std - one))
+            dmu[i, j] = dz[i, j] + weight * mu[i, j]
+            dlogvar[i, j] = slope if held == logvar[i, j] else zero
+
+
+# --- likelihoods p(x|z) -------------------------------------------------------------------------
+
+
+@compiled
+def bernoulli_nll(logits, x, mask, scale, nll, dlogits):
+    zero = logits.dtype.type(0)
+    factor = logits.dtype.type(scale)
+    for i in range(logits.shape[0]):
+        row, target, drow = logits[i], x[i], dlogits[i]
+        total = zero
+        if mask is None:
+            for j in range(row.size):
+                logit = row[j]
+                total += softplus(logit) - target[j] * logit
+                drow[j] = factor * (sigmoid(logit) - target[j])
+        else:
+            observed = mask[i]
+            for j in range(row.size):
+                logit = row[j]
+                total += softplus(logit) - target[j] * logit if observed[j] else zero
+                drow[j] = factor * (sigmoid(logit) - target[j]) if observed[j] else zero
+        nll[i] = total
+
+
+@compiled
+def gaussian_nll(mean, noise_logvar, x, mask, scale, nll, dmean, dnoise_logvar):
+    zero, half = mean.dtype.type(0), mean.dtype.type(0.5)
+    factor = mean.dtype.type(scale)
+    held = hold_logvar(noise_logvar[0])
+    precision = exp(-held)
+    constant = mean.dtype.type(LOG_2PI) + held
+    slope = zero
+    for i in range(mean.shape[0]):
+        row, target, drow = mean[i], x[i], dmean[i]
+        squares = zero
+        count = row.size
+        if mask is None:
+            for j in range(row.size):
+                residual = target[j] - row[j]
+                squares += residual * residual
+                drow[j] = -factor * precision * residual
+        else:
+            observed = mask[i]
+            count = 0
+            for j in range(row.size):
+                residual = target[j] - row[j] if observed[j] else zero
+                count += 1 if observed[j] else 0
+                squares += residual * residual
+                drow[j] = -factor * precision * residual
+        nll[i] = half * (precision * squares + mean.dtype.type(count) * constant)
+        slope += half * (mean.dtype.type(count) - precision * squares)
+    dnoise_logvar[0] = factor * slope if held == noise_logvar[0] else zero
+
+
+# --- random numbers -----------------------------------------------------------------------------
+
+
+@compiled
+def random_words(seed, stream, step, first_row, words):
+    n, columns = words.shape
+    key0, key1 = u8(seed) & u8(0xFFFFFFFF), u8(seed) >> u8(32)
+    for i in range(n):
+        row = words[i]
+        for block in range((columns + 3) // 4):
+            w = philox(u8(block), u8(first_row + i), u8(step), u8(stream), key0, key1)
+            for j in range(min(4, columns - 4 * block)):
+                row[4 * block + j] = w[j]
+
+
+@compiled
+def random_uniform(seed, stream, step, first_row, u):
+    words = np.empty((1, u.shape[1]), np.uint64)
+    for i in range(u.shape[0]):
+        random_words(seed, stream, step, first_row + i, words)
+        for j in range(u.shape[1]):
+            u[i, j] = uniform(words[0, j])
+
+
+@compiled
+def random_normal(seed, stream, step, first_row, eps):
+    columns = eps.shape[1]
+    uniforms = np.empty((1, columns + columns % 2), eps.dtype)
+    for i in range(eps.shape[0]):
+        random_uniform(seed, stream, step, first_row + i, uniforms)
+        for j in range(columns // 2):
+            pair = box_muller(uniforms[0, 2 * j], uniforms[0, 2 * j + 1])
+            eps[i, 2 * j], eps[i, 2 * j + 1] = pair
+        if columns % 2 == 1:
+            eps[i, columns - 1] = box_muller(uniforms[0, columns - 1], uniforms[0, columns])[0]
+
+
+@compiled
+def random_binarize(x, seed, stream, step, first_row):
+    one, zero = x.dtype.type(1), x.dtype.type(0)
+    uniforms = np.empty((1, x.shape[1]), x.dtype)
+    for i in range(x.shape[0]):
+        random_uniform(seed, stream, step, first_row + i, uniforms)
+        row, u = x[i], uniforms[0]
+        for j in range(row.size):
+            row[j] = one if u[j] < row[j] else zero
+
+
+@compiled
+def threshold(x):
+    one, zero, half = x.dtype.type(1), x.dtype.type(0), x.dtype.type(0.5)
+    for i in range(x.shape[0]):
+        row = x[i]
+        for j in range(row.size):
+            row[j] = one if row[j] >= half else zero
+
+
+# --- optimisers ---------------------------------------------------------------------------------
+
+
+@compiled
+def sgd(theta, gradient, velocity, learning_rate, momentum, weight_decay):
+    rate, decay = theta.dtype.type(learning_rate), theta.dtype.type(weight_decay)
+    inertia = theta.dtype.type(momentum)
+    for i in range(theta.size):
+        v = inertia * velocity[i] + (gradient[i] + decay * theta[i])
+        velocity[i] = v
+        theta[i] -= rate * v
+
+
+@compiled
+def adagrad(theta, gradient, square_sum, learning_rate, weight_decay, epsilon):
+    rate, decay = theta.dtype.type(learning_rate), theta.dtype.type(weight_decay)
+    tiny = theta.dtype.type(epsilon)
+    for i in range(theta.size):
+        g = gradient[i] + decay * theta[i]
+        s = square_sum[i] + g * g
+        square_sum[i] = s
+        theta[i] -= rate * g / (np.sqrt(s) + tiny)
+
+
+@compiled
+def adam(theta, gradient, first, second, step, learning_rate, beta1, beta2, epsilon, weight_decay):
+    decay, tiny = theta.dtype.type(weight_decay), theta.dtype.type(epsilon)
+    b1, b2 = theta.dtype.type(beta1), theta.dtype.type(beta2)
+    c1, c2 = theta.dtype.type(1 - beta1), theta.dtype.type(1 - beta2)
+    rate = theta.dtype.type(learning_rate / (1 - beta1**step))
+    unbias = theta.dtype.type(1 / (1 - beta2**step))
+    for i in range(theta.size):
+        g = gradient[i] + decay * theta[i]
+        m = b1 * first[i] + c1 * g
+        v = b2 * second[i] + c2 * (g * g)
+        first[i] = m
+        second[i] = v
+        theta[i] -= rate * m / (np.sqrt(v * unbias) + tiny)
+
+
+# --- the batch and its shards -------------------------------------------------------------------
+
+
+@compiled
+def gather(data, rows, x):
+    for i in range(rows.size):
+        source, target = data[rows[i]], x[i]
+        for j in range(target.size):
+            target[j] = source[j]
+
+
+@compiled
+def sum_shards(gradients):
+    total = gradients[0]
+    for s in range(1, gradients.shape[0]):
+        shard = gradients[s]
+        for i in range(total.size):
+            total[i] += shard[i]
+
+
+@intrinsic
+def _fetch_add(typingctx, array, index, value):
+    """array[index] += value as one atomic operation; returns the value before it."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.gep(data, [args[1]])
+        return builder.atomic_rmw("add", pointer, args[2], "seq_cst")
+
+    return types.int64(types.Array(types.int64, 1, "C"), types.int64, types.int64), codegen
+
+
+_yield_processor = types.ExternalFunction("sched_yield", types.int32())
+
+
+@compiled
+def join(barrier, workers):
+    """barrier (2,) int64: workers that have arrived, and how often all have.
+
+    A worker that waits gives its processor away at once, so a busy machine is not slowed by it.
+    """
+    if workers > 1:
+        generation = _fetch_add(barrier, 1, 0)
+        if _fetch_add(barrier, 0, 1) == workers - 1:
+            _fetch_add(barrier, 0, -workers)
+            _fetch_add(barrier, 1, 1)
+        else:
+            while _fetch_add(barrier, 1, 0) == generation:
+                _yield_processor()

@@ -1,0 +1,55 @@
+"""The one switch between machines: which kernel table runs the program of `objective.py`.
+
+A machine is the functions of `objective.py`, bound to a table: the same code objects with another
+meaning of the name `k`, compiled or not.
+"""
+
+import functools
+import os
+from types import FunctionType, SimpleNamespace
+
+from minivae import objective
+
+DEVICES = ("auto", "cpu", "cuda", "reference")
+
+
+def machine(device):
+    """The program of `objective.py` (`.train`, `.encode`, ...) on a device.
+
+    "reference": Python over NumPy, to read and to step through. "cpu": compiled, over Numba.
+    "auto": the fastest machine that is there; today always "cpu".
+    """
+    if device == "cuda":
+        raise NotImplementedError('device="cuda" is not built yet; use device="cpu" or "auto"')
+    return _bound("cpu" if device == "auto" else device)
+
+
+@functools.cache
+def _bound(device):
+    if device == "reference":
+        return objective
+    from minivae.kernels import cpu
+
+    return bind(objective, cpu, cpu.compiled)
+
+
+def bind(program, table, compiled):
+    """The functions of the module `program`, with `table` behind their name `k`, each compiled."""
+    names = {**vars(program), "k": table}
+    for name, value in vars(program).items():
+        if isinstance(value, FunctionType) and value.__module__ == program.__name__:
+            names[name] = compiled(FunctionType(value.__code__, names, name, value.__defaults__))
+    return SimpleNamespace(**names)
+
+
+def one_blas_thread():
+    """Context in which BLAS stays on the thread that calls it; a pool would fight ours."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, "blas")
+
+
+def processors():
+    """How many processors this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

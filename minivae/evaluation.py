@@ -1,0 +1,130 @@
+"""What a trained model says about data: codes, reconstructions, ELBO, log-likelihood.
+
+Everything is done in blocks of rows, so memory does not grow with the data, and every value
+belongs to one row, so no result depends on how rows were grouped.
+"""
+
+import numpy as np
+
+from minivae.backend import one_blas_thread
+from minivae.kernels import (
+    BERNOULLI,
+    LOGVAR_BOUND,
+    SIGMOID,
+    STREAM_EVALUATION,
+    STREAM_PIXELS,
+    STREAM_SCORE,
+    THRESHOLD,
+    reference,
+)
+from minivae.parameters import make_workspace
+
+BLOCK = 512  # rows at a time: enough for BLAS to be efficient
+
+
+def blocks(n):
+    """Slices that cut n rows into blocks."""
+    for start in range(0, n, BLOCK):
+        yield slice(start, min(start + BLOCK, n))
+
+
+def encode(machine, plan, theta, X, binarize):
+    """mu (n, Z) and logvar (n, Z) of q(z|x); stochastic binarisation is not drawn here."""
+    work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
+    heads = np.empty((len(X), 2 * plan.latent_dim), theta.dtype)
+    with one_blas_thread():
+        for rows in blocks(len(X)):
+            x = work.x[: rows.stop - rows.start]
+            x[:] = X[rows]
+            if binarize == THRESHOLD:
+                reference.threshold(x)
+            heads[rows] = machine.encode(plan, theta, x, work.outputs)
+    return heads[:, : plan.latent_dim], heads[:, plan.latent_dim :]
+
+
+def decode(machine, plan, theta, Z):
+    """Mean of p(x|z), (n, D): probabilities for Bernoulli, means for Gaussian."""
+    work = make_workspace(plan, min(BLOCK, len(Z)), theta.dtype)
+    means = np.empty((len(Z), int(plan.fan_out[-1])), theta.dtype)
+    with one_blas_thread():
+        for rows in blocks(len(Z)):
+            z = work.eps[: rows.stop - rows.start]
+            z[:] = Z[rows]
+            means[rows] = machine.decode(plan, theta, z, work.outputs)
+    if plan.likelihood == BERNOULLI:
+        zero = np.zeros(means.shape[1], theta.dtype)
+        reference.bias_activation(means, zero, SIGMOID)
+    return means
+
+
+def elbo(machine, plan, theta, X, binarize, seed, n_samples):
+    """ELBO of each row (n,), float64, in nats: the mean over n_samples draws of -nll - kl.
+
+    Unbiased for E_q[ln p(x|z)] - KL(q(z|x) || p(z)) <= ln p(x). Draw s of row i is a function of
+    (seed, s, i); where the data are binarised at random, that is drawn afresh with it.
+    """
+    work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
+    unused = np.empty_like(theta)  # forward also leaves a gradient, of the noise's variance
+    total = np.zeros(len(X))
+    with one_blas_thread():
+        for rows in blocks(len(X)):
+            B = rows.stop - rows.start
+            x, eps = work.x[:B], work.eps[:B]
+            for draw in range(n_samples):
+                x[:] = X[rows]
+                machine.binarize(x, binarize, seed, STREAM_PIXELS, draw, rows.start)
+                machine.k.random_normal(seed, STREAM_EVALUATION, draw, rows.start, eps)
+                machine.forward(plan, theta, x, None, eps, 1.0, work, unused)
+                total[rows] -= work.nll[:B].astype(np.float64) + work.kl[:B]
+    return total / n_samples
+
+
+def log_likelihood(machine, plan, theta, X, binarize, seed, n_samples):
+    """Importance-weighted estimate of ln p(x) for each row (n,), float64, in nats.
+
+    ln (1/K) sum_k w_k with w_k = p(x|z_k) p(z_k) / q(z_k|x), z_k = mu + std eps_k: in expectation
+    a lower bound of ln p(x) that rises with K = n_samples (Burda et al. 2015, equation 8). As
+    ln p(z) - ln q(z|x) = sum (eps^2 + logvar - z^2) / 2, no density is ever exponentiated; the sum
+    is kept as maximum and remainder. All rows share the draws eps_k, so rows are judged alike and
+    a row's value does not depend on its neighbours.
+    """
+    work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
+    unused = np.empty_like(theta)
+    noise = np.empty((1, plan.latent_dim), theta.dtype)
+    estimate = np.empty(len(X))
+    with one_blas_thread():
+        for rows in blocks(len(X)):
+            B = rows.stop - rows.start
+            x, eps, nll, kl = work.x[:B], work.eps[:B], work.nll[:B], work.kl[:B]
+            x[:] = X[rows]
+            machine.binarize(x, binarize, seed, STREAM_PIXELS, 0, rows.start)
+            heads = machine.encode(plan, theta, x, work.outputs)
+            mu, logvar = heads[:, : plan.latent_dim], heads[:, plan.latent_dim :]
+            held = np.clip(logvar, -LOGVAR_BOUND, LOGVAR_BOUND)
+            z = machine.latent(plan, work.outputs, B)
+            largest, remainder = np.full(B, -np.inf), np.zeros(B)
+            for draw in range(n_samples):
+                machine.k.random_normal(seed, STREAM_SCORE, draw, 0, noise)
+                eps[:] = noise
+                machine.k.sample_gaussian(mu, logvar, eps, z, kl)
+                y = machine.decode(plan, theta, z, work.outputs)
+                machine.likelihood(plan, theta, y, x, None, 1.0, nll, y, unused)
+                log_w = (eps * eps + held - z * z).sum(axis=1, dtype=np.float64) / 2 - nll
+                new_largest = np.maximum(largest, log_w)
+                remainder *= np.exp(largest - new_largest)
+                remainder += np.exp(log_w - new_largest)
+                largest = new_largest
+            estimate[rows] = largest + np.log(remainder / n_samples)
+    return estimate
+
+
+def losses_and_gradient(machine, plan, theta, X, eps, beta):
+    """nll + beta * kl of each row (n,), and the gradient (P,) of its mean, for given noise eps."""
+    work = make_workspace(plan, len(X), theta.dtype)
+    gradient = np.zeros_like(theta)
+    work.x[:], work.eps[:] = X, eps
+    with one_blas_thread():
+        machine.loss_and_gradient(
+            plan, theta, work.x, None, work.eps, 1 / len(X), beta, work, gradient
+        )
+    return work.nll + theta.dtype.type(beta) * work.kl, gradient

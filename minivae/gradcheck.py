@@ -1,0 +1,326 @@
+"""Check a gradient written by hand against numbers that need only the forward pass.
+
+Small inputs are checked coordinate by coordinate, large ones along random directions, by central
+differences with step halving or by the complex step: see `_central` and `_complex`.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+EPS = float(np.finfo(np.float64).eps)
+AMPLIFICATION = 40  # of a rounding error in the outputs, derived in `_central`
+SMALLEST_STEP = 1e-7  # below it rounding leaves too few digits
+COMPLEX_STEP = 1e-30  # nothing is subtracted, so it can be as small as we like
+TOLERANCES = {"central": 1e-6, "complex": 1e-12}
+NOT_FINITE = (math.inf, math.nan, False, None)  # error, numeric, kink, halving ratio
+
+
+@dataclass(frozen=True)
+class InputReport:
+    """What was found for one input; `error` is the worst relative error, met at `index`.
+
+    `checked` counts coordinates or directions, kinks included. `halving_ratio` is the mean where
+    it stands out of the rounding (smooth: near 4), else None.
+    """
+
+    name: str
+    shape: tuple
+    kind: str  # "coordinates", "directions" or "not differentiated"
+    checked: int = 0
+    kinks: int = 0
+    halving_ratio: float | None = None
+    error: float = 0.0
+    numeric: float = math.nan
+    index: tuple | int | None = None  # of a coordinate, or number of a direction
+    analytic: float = math.nan
+
+    def failure(self, tolerance):
+        """Where to look and what is wrong there; empty if this input passed."""
+        if self.error > tolerance:
+            where = f"[{str(self.index).strip('(,)')}]" if self.shape else ""
+            where = f" along direction {self.index}" if self.kind == "directions" else where
+            values = f"analytic {self.analytic:.10g}, numeric {self.numeric:.10g}"
+            return f"{self.name}{where}: {values}, relative error {self.error:.1e}"
+        if self.checked and self.checked == self.kinks:
+            return f"{self.name}: nothing was compared, all {self.kinks} {self.kind} are kinks"
+        return ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Result of `check_gradient`, made to be printed. `inputs` maps names to `InputReport`."""
+
+    method: str
+    tolerance: float
+    inputs: dict[str, InputReport]
+
+    @property
+    def worst(self):
+        """Worst relative error over all inputs."""
+        return max(x.error for x in self.inputs.values())
+
+    @property
+    def kinks(self):
+        """Number of kinks met in all inputs."""
+        return sum(x.kinks for x in self.inputs.values())
+
+    @property
+    def passed(self):
+        """True if no error exceeds the tolerance and no input showed kinks only."""
+        return not any(x.failure(self.tolerance) for x in self.inputs.values())
+
+    def raise_if_failed(self):
+        """Raise AssertionError with the whole table unless the check passed."""
+        if not self.passed:
+            raise AssertionError(str(self))
+
+    def __str__(self):
+        rows = [("input", "shape", "checked", "kinks", "ratio", "worst error")]
+        for x in self.inputs.values():
+            ratio = "-" if x.halving_ratio is None else f"{x.halving_ratio:.2f}"
+            cells = (f"{x.checked} {x.kind}", str(x.kinks), ratio, f"{x.error:.1e}")
+            cells = (x.kind, "-", "-", "-") if x.kind == "not differentiated" else cells
+            rows.append((x.name, str(x.shape), *cells))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        failures = filter(None, (x.failure(self.tolerance) for x in self.inputs.values()))
+        verdict = [f"FAILED, look at {failure}" for failure in failures]
+        title = f"gradient check: method {self.method}, tolerance {self.tolerance:g}"
+        return "\n".join([title, *lines, *(verdict or [f"PASSED, worst error {self.worst:.1e}"])])
+
+
+def check_gradient(
+    forward, backward, inputs, *, names=None, dout=None, method="central", tolerance=None,
+    step=1e-3, max_coordinates=1000, n_directions=20, seed=0,
+):  # fmt: skip
+    """Compare the gradients from `backward` with numbers n found by calling `forward`.
+
+    Checked is ``a = dL/dx_j``, ``L = sum_i sum(dout_i * output_i)``, for every coordinate of an
+    input of at most `max_coordinates` entries, else ``a = sum(dL/dx * v)`` along `n_directions`
+    random unit vectors v. The relative error is::
+
+        |a - n| / max(|a|, |n|, noise / tolerance),   noise = 40 eps ||dout * outputs|| / h
+
+    noise bounds the rounding error of n at the step h used, or is ten times the disagreement of
+    the step halvings if that is more. So an entry too small to be resolved is judged in absolute
+    terms: it passes if ``|a - n| <= noise``.
+
+    Parameters
+    ----------
+    forward, backward : callable
+        ``forward(*inputs)`` returns an array or a tuple of them, ``backward(*inputs, *dout)`` one
+        gradient per input, in argument order, None for an input that is not differentiated.
+    inputs, names : sequence of float64 arrays, sequence of str
+        The point of the check, handed on as copies; what the report calls the inputs.
+    dout : array or tuple of arrays
+        Weights of the outputs; default standard normal, so that every output counts.
+    method : {"central", "complex"}
+        "central" takes any function and recognises kinks. "complex" is exact to rounding, but
+        `forward` must be analytic and accept complex128.
+    tolerance : float
+        Largest relative error that passes; default 1e-6 for central, 1e-12 for complex.
+    step : float
+        First step of the central differences, times max(1, |x_j|) for a coordinate or
+        max(1, ||x||) for a direction. It falls tenfold, down to 1e-7, until the halvings agree.
+    seed : int
+        Fixes `dout` and the directions: same seed, same report.
+
+    Raises
+    ------
+    TypeError
+        An input, output or gradient is not float64 (complex step: an output is not complex128).
+    ValueError
+        A wrong shape or number of arrays or names, or an input modified in place.
+    """
+    if method not in TOLERANCES:
+        raise ValueError(f"method must be 'central' or 'complex', got {method!r}")
+    tolerance = float(TOLERANCES[method] if tolerance is None else tolerance)
+    for option, value in (("tolerance", tolerance), ("step", step), ("n_directions", n_directions)):
+        if not value > 0:
+            raise ValueError(f"{option} must be positive, got {value!r}")
+    if isinstance(inputs, np.ndarray) or not len(inputs):
+        raise TypeError("inputs must be a tuple or list of arrays; for one array x write [x]")
+    names = [f"inputs[{i}]" for i in range(len(inputs))] if names is None else list(names)
+    if len(names) != len(inputs) or len(set(names)) != len(names):
+        raise ValueError(f"names must be {len(inputs)} different names, one per input, got {names}")
+    inputs = _checked("{}", list(inputs), names)
+    copies = _checked("{}", inputs, names)
+    rng = np.random.default_rng(seed)
+
+    # A step may leave the domain, below 0 in a logarithm: no warning, a smaller one is tried.
+    with np.errstate(all="ignore"):
+        outputs = _checked("output {} of forward", forward(*copies))
+        _require_untouched("forward", copies, inputs, names)
+        dout = [rng.standard_normal(f.shape) for f in outputs] if dout is None else dout
+        dout = _checked("dout[{}]", dout, range(len(outputs)), outputs)
+        weights, base = _flatten(dout), _flatten(outputs)
+        gradients = _checked("gradient of {}", backward(*copies, *dout), names, inputs)
+        _require_untouched("backward", copies, inputs, names)
+        if all(gradient is None for gradient in gradients):
+            raise ValueError("backward returned None for every input: there is nothing to check")
+
+        if method == "complex":
+            copies = [x.astype(np.complex128) for x in inputs]
+            compare = partial(_complex, weights, tolerance)
+        else:
+            steps = step / 10.0 ** np.arange(max(1, 1 + round(math.log10(step / SMALLEST_STEP))))
+            compare = partial(_central, weights, base, tolerance, steps)
+        reports = {}
+        for name, x, copy, gradient in zip(names, inputs, copies, gradients, strict=True):
+            found = []
+            kind = "coordinates" if x.size <= max_coordinates else "directions"
+            kind = "not differentiated" if gradient is None else kind
+            for index, v in _directions(x.shape, kind, n_directions, rng):
+                # A coordinate is read, not summed: a nan elsewhere must not reach it.
+                analytic = float(gradient[index] if kind == "coordinates" else (gradient * v).sum())
+                finite = math.isfinite(analytic) and np.isfinite(base).all()
+                move = partial(_move, forward, copies, copy, x, v)
+                scale = max(1.0, np.linalg.norm(x[v != 0]))
+                result = compare(move, scale, analytic) if finite else NOT_FINITE
+                found.append((*result, index, analytic))
+            copy[...] = x
+            _require_untouched("forward", copies, inputs, names)
+            reports[name] = _summarise(name, x.shape, kind, found)
+    return Report(method, tolerance, reports)
+
+
+def _central(weights, base, tolerance, steps, move, scale, analytic):
+    """Compare with central differences; step halving tells their error and finds kinks.
+
+    Let phi(t) be the weighted outputs at x + t v. Taylor's series around t = 0 gives::
+
+        D(h) = (phi(h) - phi(-h)) / (2 h) = phi' + h^2 phi'''/6 + h^4 phi^(5)/120 + ...
+
+    Half the step leaves a quarter of the leading error: for a smooth function the halving ratio
+    (D(h) - D(h/2)) / (D(h/2) - D(h/4)) is near 4. Richardson's R(h) = (4 D(h/2) - D(h)) / 3
+    cancels the h^2 term, and R(h) - R(h/2) is zero exactly where the ratio is 4. One level more,
+    (16 R(h/2) - R(h)) / 15, cancels the h^4 term too. This is the value used: D(h/4) is there
+    anyway, the error falls as h^6, and rounding grows only to twice that of R(h).
+
+    D is blind to a kink at x itself (relu at 0: 1/2 for every h), the one-sided quotients
+    q(h) = (phi(h) - phi(0)) / h and q(-h) are not. In 2 q(h/2) - q(h) the h term cancels, the h^2
+    term is the same on both sides: right minus left is the jump of the slope plus O(h^3).
+
+    A step is good if R(h) - R(h/2) and the jumps at h and h/2 are within the noise or a tenth of
+    the tolerance. If not, a kink or strong curvature lies within h and a smaller step is tried. If
+    none is good, the analytic value must lie between the one-sided derivatives, each taken where
+    it is most certain. Where they differ x is at a kink, else this is a comparison too.
+
+    Noise: if every output f has its own rounding error eps |f|, phi is off by eps ||dout * f||.
+    The combination that suffers most is the jump at h/2, with
+    2 (1 + 2 + 1) / (h/4) + (1 + 2 + 1) / (h/2) = 40 / h times that. Outputs are subtracted one by
+    one before they are summed, so their sum adds no rounding of its own size.
+    """
+    reach, sides = 0.0, ([], [])
+    for h in scale * steps:
+        t = np.outer((h, -h), (1, 1 / 2, 1 / 4))  # rows: right and left of x
+        terms = [weights * (move(s) - base) for s in t.flat]
+        q = np.reshape([term.sum() for term in terms], t.shape) / t
+        if not np.isfinite(q).all():
+            continue
+        level = np.linalg.norm(weights * base) + max(np.linalg.norm(terms[i]) for i in (0, 3))
+        noise = AMPLIFICATION * EPS * level / h
+
+        d = q.mean(axis=0)  # D(h), D(h/2), D(h/4)
+        r = (4 * d[1:] - d[:-1]) / 3  # R(h), R(h/2)
+        one_sided = 2 * q[:, 1:] - q[:, :-1]
+        disagreement = np.abs([r[0] - r[1], *(one_sided[0] - one_sided[1])]).max()
+        if disagreement <= max(noise, tolerance / 10 * np.abs(q).max()):
+            numeric = float(16 * r[1] - r[0]) / 15
+            error = _relative_error(analytic, numeric, max(noise, 10 * disagreement) / tolerance)
+            ratio = (d[0] - d[1]) / (d[1] - d[2]) if abs(d[1] - d[2]) > 10 * noise else None
+            return error, numeric, False, ratio
+        reach = max(reach, np.abs(q).max())
+        for side, (coarse, fine) in zip(sides, one_sided, strict=True):
+            side.append((abs(fine - coarse) + noise, fine, noise))
+
+    if not sides[0]:
+        return NOT_FINITE
+    doubts, derivatives, noises = zip(*map(min, sides), strict=True)
+    low, high = sorted(derivatives)
+    nearest = min(max(analytic, low), high)
+    error = _relative_error(analytic, nearest, max(abs(low), abs(high), max(noises) / tolerance))
+    return error, float(nearest), high - low > max(*doubts, tolerance * reach), None
+
+
+def _complex(weights, tolerance, move, scale, analytic):
+    """Compare with the complex step.
+
+    For an analytic function phi(i h) = phi + i h phi' - h^2 phi''/2 - i h^3 phi'''/6 + ..., hence
+    Im phi(i h) / h = phi' - h^2 phi'''/6 + ... Nothing is subtracted, so h = 1e-30 loses no digit
+    and the h^2 term vanishes. Not analytic: `abs`, `.real`, `.conj`.
+    """
+    h = COMPLEX_STEP * scale
+    outputs = move(1j * h)
+    if not np.iscomplexobj(outputs):
+        raise TypeError("forward made complex inputs real, so it is not analytic: use 'central'")
+    terms = weights * outputs.imag / h
+    noise = AMPLIFICATION * EPS * np.linalg.norm(terms)
+    error = _relative_error(analytic, terms.sum(), noise / tolerance)
+    return (error, float(terms.sum()), False, None) if np.isfinite(outputs).all() else NOT_FINITE
+
+
+def _relative_error(analytic, numeric, floor):
+    difference = abs(analytic - numeric)
+    return float(difference / max(abs(analytic), abs(numeric), floor)) if difference else 0.0
+
+
+def _directions(shape, kind, n_directions, rng):
+    """Yield (index, unit vector) for every coordinate, or (number, random unit vector)."""
+    if kind == "coordinates":
+        for index in np.ndindex(shape):
+            v = np.zeros(shape)
+            v[index] = 1.0
+            yield index, v
+    elif kind == "directions":
+        for number in range(n_directions):
+            v = rng.standard_normal(shape)
+            yield number, v / np.linalg.norm(v)
+
+
+def _move(forward, copies, copy, x, v, t):
+    """Outputs with one input, the one that has `copy` among `copies`, at x + t v."""
+    copy[...] = x + t * v
+    return _flatten(forward(*copies))
+
+
+def _flatten(arrays):
+    arrays = arrays if isinstance(arrays, (tuple, list)) else [arrays]
+    return np.concatenate([np.ravel(array) for array in arrays])
+
+
+def _summarise(name, shape, kind, found):
+    if not found:
+        return InputReport(name, shape, kind)
+    ratios = [result[3] for result in found if result[3] is not None]
+    ratio = float(np.mean(ratios)) if ratios else None
+    kinks = sum(bool(result[2]) for result in found)
+    error, numeric, _, _, *where = max(found, key=lambda result: result[0])
+    return InputReport(name, shape, kind, len(found), kinks, ratio, error, numeric, *where)
+
+
+def _checked(what, arrays, names=None, like=None):
+    """Copies of `arrays`, which must be float64 and have the shapes of `like`; None stays None."""
+    arrays = arrays if isinstance(arrays, (tuple, list)) else [arrays]
+    names = [what.format(name) for name in (range(len(arrays)) if names is None else names)]
+    if len(arrays) != len(names):
+        raise ValueError(f"expected {len(names)} arrays, {', '.join(names)}, got {len(arrays)}")
+    arrays = [None if array is None and like else np.array(array) for array in arrays]
+    for i, (name, array) in enumerate(zip(names, arrays, strict=True)):
+        if array is not None and like and array.shape != like[i].shape:
+            raise ValueError(f"{name} must have shape {like[i].shape}, got {array.shape}")
+        if array is not None and array.dtype != np.float64:
+            raise TypeError(
+                f"{name} has dtype {array.dtype}, expected float64: other types hide small errors. "
+                "Convert inputs with .astype(np.float64), or keep labels and indices out of them"
+            )
+    return arrays
+
+
+def _require_untouched(who, copies, inputs, names):
+    for name, copy, x in zip(names, copies, inputs, strict=True):
+        if not np.array_equal(copy, x, equal_nan=True):
+            raise ValueError(f"{who} modified {name} in place; let it write into a new array")

@@ -1,0 +1,164 @@
+"""Epochs, batches and threads around the step of `objective.py`, and what is remembered of them."""
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from minivae.backend import one_blas_thread, processors
+from minivae.evaluation import elbo
+from minivae.kernels import BINARIZE, OPTIMIZERS, STREAM_ORDER, reference
+from minivae.objective import Recipe
+from minivae.parameters import Plan, initialise, make_workspace
+
+CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the clock and at Ctrl-C
+WORK_PER_THREAD = (
+    5e6  # multiply-adds of a step below which a further thread costs more than it brings
+)
+
+
+EPSILON = {"sgd": 0.0, "adagrad": 1e-10, "adam": 1e-8}  # as in PyTorch
+
+
+def make_recipe(settings, seed):
+    """The Recipe for an estimator's settings."""
+    return Recipe(
+        optimizer=OPTIMIZERS.index(settings.optimizer),
+        learning_rate=float(settings.learning_rate),
+        momentum=float(settings.momentum),
+        weight_decay=float(settings.weight_decay),
+        beta1=0.9,
+        beta2=0.999,
+        epsilon=EPSILON[settings.optimizer],
+        beta=float(settings.beta),
+        binarize=BINARIZE.index(settings.binarize),
+        batch_size=int(settings.batch_size),
+        seed=seed,
+    )
+
+
+@dataclass
+class State:
+    """A model in training: all that a step changes, and how far it has come."""
+
+    plan: Plan
+    theta: np.ndarray  # (P,) parameters
+    moments: np.ndarray  # (2, P) of the optimiser
+    epochs: int = 0  # passes made over data
+    steps: int = 0  # updates made: the number of the next one
+    history: dict = field(default_factory=dict)  # name: one value per epoch
+
+    @classmethod
+    def new(cls, plan, seed, dtype):
+        """Initial parameters, and the optimiser at rest."""
+        theta = initialise(plan, seed, dtype)
+        return cls(plan, theta, np.zeros((2, theta.size), dtype))
+
+
+class Progress(NamedTuple):
+    """Where an epoch stands; nll and kl are means over the rows seen in it, in nats."""
+
+    rows: int
+    nll: float
+    kl: float
+
+
+def train(machine, recipe, state, X, X_valid, n_epochs, n_threads, show):
+    """Train state for n_epochs passes over X (n, D), and record each in state.history.
+
+    X_valid (m, D) or None: its mean ELBO is recorded too. show: a progress bar.
+    FloatingPointError if the loss is no longer finite.
+    """
+    total = len(X) * n_epochs
+    with tqdm(total=total, unit=" rows", unit_scale=True, disable=not show) as bar:
+        for _ in range(n_epochs):
+            begin, before = time.perf_counter(), bar.n
+            for progress in train_epoch(machine, recipe, state, X, n_threads):
+                values = losses(progress, recipe.beta)
+                if not np.isfinite(values["loss"]):
+                    raise FloatingPointError(
+                        f"the loss became {values['loss']} in epoch {state.epochs + 1} (nll "
+                        f"{progress.nll}, kl {progress.kl}), so training stopped. Try a "
+                        f"learning_rate below {recipe.learning_rate}, or scale X."
+                    )
+                bar.set_description(f"epoch {state.epochs + 1}", refresh=False)
+                bar.set_postfix_str(describe(values, state.history), refresh=False)
+                bar.update(before + progress.rows - bar.n)
+            values["seconds"] = time.perf_counter() - begin
+            if X_valid is not None:
+                valid = elbo(machine, state.plan, state.theta, X_valid, recipe.binarize,
+                             recipe.seed, n_samples=1)  # fmt: skip
+                values["valid_elbo"] = float(valid.mean())
+            for name, value in values.items():
+                state.history.setdefault(name, []).append(value)
+
+
+def losses(progress, beta):
+    """What the history keeps of an epoch, in nats per row."""
+    nll, kl = progress.nll, progress.kl
+    return {"loss": nll + beta * kl, "nll": nll, "kl": kl, "elbo": -nll - kl}
+
+
+def describe(values, history):
+    """The line behind the progress bar."""
+    held_out = f", held-out {history['valid_elbo'][-1]:.2f}" if history.get("valid_elbo") else ""
+    return f"loss {values['loss']:.2f}, ELBO {values['elbo']:.2f}{held_out}"
+
+
+def train_epoch(machine, recipe, state, X, n_threads):
+    """One pass over X (n, D) in the epoch's order: yields Progress after each chunk of steps.
+
+    Steps are numbered through all epochs, and a step's noise depends on its number, so an epoch
+    does the same however it came to be run.
+    """
+    n, plan, theta = len(X), state.plan, state.theta
+    batch = min(recipe.batch_size, n)
+    workers = count_threads(n_threads, plan, batch)
+    data = X.view()
+    data.flags.writeable = False  # one type of array for compiled code, and a safeguard
+    order = shuffled(n, recipe.seed, state.epochs)
+    work = [make_workspace(plan, -(-batch // workers), theta.dtype) for _ in range(workers)]
+    gradients = np.zeros((workers, theta.size), theta.dtype)
+    totals = np.zeros((workers, 2))
+    barrier = np.zeros(2, np.int64)
+
+    done, steps = 0, 1
+    with contextlib.ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(workers))
+        stack.enter_context(one_blas_thread())
+        while done < n:
+            rows = order[done : done + steps * batch]
+            begin = time.perf_counter()
+            jobs = [
+                threads.submit(machine.train, plan, recipe, data, rows, state.steps, theta,
+                               state.moments, gradients, work[i], totals, barrier, i)
+                for i in range(workers)
+            ]  # fmt: skip
+            for job in jobs:
+                job.result()
+            seconds = time.perf_counter() - begin
+            done += len(rows)
+            state.steps += -(-len(rows) // batch)
+            steps = max(1, min(2 * steps, int(steps * CHUNK_SECONDS / seconds)))
+            nll, kl = (totals.sum(axis=0) / done).tolist()
+            yield Progress(done, nll, kl)
+    state.epochs += 1
+
+
+def count_threads(n_threads, plan, batch_size):
+    """Workers for one step: as many as asked for, or as there are processors and work for them."""
+    if n_threads is None:
+        work = 3 * batch_size * plan.n_parameters
+        n_threads = max(1, min(processors(), int(work / WORK_PER_THREAD)))
+    return min(n_threads, batch_size)
+
+
+def shuffled(n, seed, epoch):
+    """The order of n rows in an epoch: a permutation that depends on (seed, epoch) alone."""
+    words = np.empty((n, 2), np.uint32)
+    reference.random_words(seed, STREAM_ORDER, epoch, 0, words)
+    return np.lexsort((words[:, 1], words[:, 0]))

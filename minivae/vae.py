@@ -1,0 +1,394 @@
+"""VAE: the variational autoencoder as a scikit-learn estimator, the face of the package."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from minivae import evaluation, storage
+from minivae.backend import machine
+from minivae.gradcheck import check_gradient
+from minivae.kernels import (
+    BINARIZE,
+    STREAM_BINARIZE,
+    STREAM_PIXELS,
+    STREAM_POSTERIOR,
+    STREAM_PRIOR,
+    reference,
+)
+from minivae.parameters import named_views, plan_model
+from minivae.training import State, make_recipe, train
+from minivae.validation import SETTINGS, check_count, check_settings, check_X, seed_of, warn_of_grey
+
+
+class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Variational autoencoder with dense layers, trained by hand-written gradients.
+
+    Minimises the mean over rows of nll + beta * kl in nats, nll = -ln p(x|z) and
+    kl = KL(q(z|x) || N(0, I)), by stochastic gradients with one reparameterised sample per row
+    (Kingma and Welling 2013). For beta = 1 that is -ELBO, an upper bound of -ln p(x).
+
+    Parameters
+    ----------
+    latent_dim : int
+        Z, the number of latent variables.
+    hidden_layer_sizes : tuple of int
+        Units of the encoder's hidden layers; the decoder mirrors them. () gives a linear VAE.
+    activation : {"relu", "tanh", "sigmoid", "softplus", "identity"}
+    likelihood : {"bernoulli", "gaussian"}
+        p(x|z): Bernoulli with learned logits, for X in [0, 1]; or Gaussian with learned mean and
+        one learned variance, shared by all features.
+    binarize : {"stochastic", "threshold"} or None
+        Turns grey values into 0 and 1: with probability x afresh at every use, or by x >= 1/2.
+    posterior : {"diagonal", "full"}
+        q(z|x). "full" is not built yet.
+    beta : float
+        Weight of kl in the loss.
+    optimizer : {"adam", "adagrad", "sgd"}
+    learning_rate, momentum, weight_decay : float
+        momentum is used by SGD. weight_decay * parameter is added to every gradient.
+    batch_size, epochs : int
+    dtype : {"float32", "float64"}
+        Of parameters and all computations.
+    device : {"cpu", "reference", "auto", "cuda"}
+        "cpu" is compiled code, "reference" plain NumPy. "cuda" is not built yet.
+    n_threads : int or None
+        Threads of a training step; None takes as many as there are processors and work for.
+    random_state : int, RandomState or None
+    verbose : int
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    parameters_ : dict of name to array, views of the live parameters
+    history_ : dict of lists, one value per epoch: loss, nll, kl, elbo (means over the epoch's rows,
+        nats), seconds, and valid_elbo if held-out rows were given to `fit`
+    n_features_in_ : int, D
+    seed_ : int, the seed of every random number that the model draws
+    """
+
+    _parameter_constraints = SETTINGS
+
+    def __init__(
+        self,
+        latent_dim=2,
+        *,
+        hidden_layer_sizes=(400,),
+        activation="relu",
+        likelihood="bernoulli",
+        binarize=None,
+        posterior="diagonal",
+        beta=1.0,
+        optimizer="adam",
+        learning_rate=1e-3,
+        momentum=0.0,
+        weight_decay=0.0,
+        batch_size=128,
+        epochs=20,
+        dtype="float32",
+        device="cpu",
+        n_threads=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.latent_dim = latent_dim
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.likelihood = likelihood
+        self.binarize = binarize
+        self.posterior = posterior
+        self.beta = beta
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.dtype = dtype
+        self.device = device
+        self.n_threads = n_threads
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # --- training -------------------------------------------------------------------------------
+
+    def fit(self, X, y=None, *, X_valid=None):
+        """Train from new parameters on X (n, D) for `epochs` passes; y is ignored.
+
+        X_valid (m, D): held-out rows; their mean ELBO after each epoch is history_["valid_elbo"].
+        """
+        self._check_settings()
+        array = check_X(X, self, self.dtype)
+        if X_valid is not None:
+            X_valid = check_X(X_valid, self, self.dtype, name="X_valid")
+            if X_valid.shape[1] != array.shape[1]:
+                raise ValueError(
+                    f"X_valid has {X_valid.shape[1]} features, expected as many as X: "
+                    f"{array.shape[1]}"
+                )
+        validate_data(self, X, skip_check_array=True)  # names, number of features
+        self._start()
+        self._train(array, X_valid, self.epochs)
+        return self
+
+    def partial_fit(self, X, y=None):
+        """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
+        self._check_settings()
+        X = self._check_X_to_train(X)
+        self._train(X, None, 1)
+        return self
+
+    def _train(self, X, X_valid, epochs):
+        recipe = make_recipe(self, self.seed_)
+        train(machine(self.device), recipe, self._state, X, X_valid, epochs, self.n_threads,
+              show=bool(self.verbose))  # fmt: skip
+
+    # --- use ------------------------------------------------------------------------------------
+
+    def transform(self, X):
+        """Posterior means of the rows of X, (n, Z). Stochastic binarisation is left out here."""
+        check_is_fitted(self)
+        return self._encode(self._check_X(X))[0]
+
+    def inverse_transform(self, Z):
+        """Decoder means for codes Z (n, latent_dim): probabilities or Gaussian means, (n, D)."""
+        check_is_fitted(self)
+        Z = check_array(Z, dtype=self._state.theta.dtype, input_name="Z")
+        if Z.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"Z has {Z.shape[1]} columns, expected one per latent: {self._n_features_out}"
+            )
+        return self._decode(Z)
+
+    def reconstruct(self, X):
+        """Decoder means at the posterior means of X, (n, D)."""
+        return self._decode(self.transform(X))
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draws of x from the model, (n_samples, D): z from N(0, I), then x from p(x|z).
+
+        For the means that pictures usually show: `inverse_transform` of standard normal Z.
+        random_state as in `elbo`.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        seed = self._seed(random_state)
+        z = np.empty((n_samples, self._n_features_out), self._state.theta.dtype)
+        reference.random_normal(seed, STREAM_PRIOR, 0, 0, z)
+        x = self._decode(z)
+        if self.likelihood == "bernoulli":
+            reference.random_binarize(x, seed, STREAM_PIXELS, 0, 0)
+            return x
+        noise = np.empty_like(x)
+        reference.random_normal(seed, STREAM_PIXELS, 0, 0, noise)
+        return x + np.exp(self.parameters_["decoder.noise_logvar"] / 2) * noise
+
+    def elbo(self, X, n_samples=1, random_state=None):
+        """ELBO of each row of X (n,), in nats, from n_samples posterior draws: unbiased.
+
+        The draws are a function of the seed, the draw and the row. random_state None takes the
+        estimator's own: an int there repeats the same draws in every call, None draws afresh.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        return self._elbo(self._check_X(X), n_samples, self._seed(random_state))
+
+    def score_samples(self, X, n_samples=100):
+        """Importance-weighted estimate of ln p(x) for each row of X (n,), in nats.
+
+        In expectation a lower bound that tightens with n_samples and is never below the ELBO
+        (Burda, Grosse, Salakhutdinov 2015). The same posterior noise serves every row and call.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        X = self._check_X(X)
+        if self.likelihood == "bernoulli" and self.binarize is None:
+            warn_of_grey(X)
+        return evaluation.log_likelihood(
+            *self._model,
+            X,
+            self._binarize,
+            self.seed_,
+            n_samples,
+        )
+
+    def score(self, X, y=None):
+        """Mean of `score_samples` over the rows of X: an estimate of mean ln p(x) in nats."""
+        return float(np.mean(self.score_samples(X)))
+
+    # --- gradients ------------------------------------------------------------------------------
+
+    def loss_and_gradients(self, X, eps=None):
+        """(loss, {name: gradient}) of the mean loss over X (n, D) for the noise eps (n, Z).
+
+        eps None draws the noise of step 0. A model that was not fitted is given its initial
+        parameters first.
+        """
+        X, eps = self._with_noise(X, eps)
+        losses, gradient = evaluation.losses_and_gradient(*self._model, X, eps, self.beta)
+        return float(losses.mean()), named_views(self._state.plan, gradient)
+
+    def check_gradients(self, X, eps=None, **options):
+        """Compare every gradient on X (n, D) with finite differences, in float64, for fixed noise.
+
+        Returns the Report of `minivae.gradcheck.check_gradient` (which takes the options): per
+        parameter the worst relative error; `.passed`, `.worst`, and as text a table.
+        """
+        X, eps = (a.astype(np.float64) for a in self._with_noise(X, eps))
+        theta = self._state.theta.astype(np.float64)
+        views = named_views(self._state.plan, theta)
+
+        def losses_and_gradient(values):
+            for view, value in zip(views.values(), values, strict=True):
+                view[...] = value
+            return evaluation.losses_and_gradient(
+                machine(self.device), self._state.plan, theta, X, eps, self.beta
+            )
+
+        def forward(*values):
+            return losses_and_gradient(values)[0]
+
+        def backward(*values_and_dlosses):
+            gradient = losses_and_gradient(values_and_dlosses[:-1])[1]
+            return list(named_views(self._state.plan, gradient).values())
+
+        start = [view.copy() for view in views.values()]
+        mean = np.full(len(X), 1 / len(X))
+        return check_gradient(forward, backward, start, names=list(views), dout=[mean], **options)
+
+    def _with_noise(self, X, eps):
+        """X, binarised, and eps, both checked; initialises a model that was not fitted."""
+        self._check_settings()
+        X = self._check_X_to_train(X)
+        if eps is None:
+            eps = np.empty((len(X), self.latent_dim), self.dtype)
+            reference.random_normal(self.seed_, STREAM_POSTERIOR, 0, 0, eps)
+        else:
+            eps = check_array(eps, dtype=self.dtype, order="C", input_name="eps")
+            if eps.shape != (len(X), self.latent_dim):
+                raise ValueError(
+                    f"eps has shape {eps.shape}, expected (n, latent_dim) = "
+                    f"{(len(X), self.latent_dim)}: one noise vector per row of X"
+                )
+        X = X.copy()
+        machine(self.device).binarize(X, self._binarize, self.seed_, STREAM_BINARIZE, 0, 0)
+        return X, eps
+
+    # --- files ----------------------------------------------------------------------------------
+
+    def save(self, path):
+        """Write the model, the optimiser's state and the history to path, as safetensors."""
+        check_is_fitted(self)
+        settings = self.get_params()
+        if not isinstance(self.random_state, Integral):
+            settings["random_state"] = None  # seed_ says what it stood for
+        facts = {
+            "settings": settings,
+            "n_features": self.n_features_in_,
+            "feature_names": list(getattr(self, "feature_names_in_", [])),
+            "seed": self.seed_,
+            "epochs": self._state.epochs,
+            "steps": self._state.steps,
+            "history": self.history_,
+        }
+        storage.write(path, self._arrays(), facts)
+
+    @classmethod
+    def load(cls, path):
+        """The model that `save` wrote to path, ready to use and to train on."""
+        arrays, facts = storage.read(path)
+        try:
+            settings = dict(facts["settings"])
+            settings["hidden_layer_sizes"] = tuple(settings["hidden_layer_sizes"])
+            vae = cls(**settings)
+            vae._check_settings()
+            vae.n_features_in_ = int(facts["n_features"])
+            if facts["feature_names"]:
+                vae.feature_names_in_ = np.array(facts["feature_names"], dtype=object)
+            vae._start(int(facts["seed"]))
+            vae._state.epochs, vae._state.steps = int(facts["epochs"]), int(facts["steps"])
+            vae._state.history = {name: list(values) for name, values in facts["history"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise storage.StorageError(f"{path}: does not describe a VAE ({error})") from error
+        storage.fill(path, arrays, vae._arrays())
+        return vae
+
+    def _arrays(self):
+        """{name: view} of everything that a file keeps: parameters and the optimiser's moments."""
+        arrays = dict(self.parameters_)
+        for slot, moment in enumerate(self._state.moments):
+            for name, view in named_views(self._state.plan, moment).items():
+                arrays[f"optimizer.{slot}.{name}"] = view
+        return arrays
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    @property
+    def parameters_(self):
+        """{name: view} of the live parameters, sharing memory with the model."""
+        return named_views(self._state.plan, self._state.theta)
+
+    @property
+    def history_(self):
+        """{name: list with one value per epoch}."""
+        return self._state.history
+
+    @property
+    def _model(self):
+        """What evaluation needs: the machine, the plan, the parameters."""
+        return machine(self.device), self._state.plan, self._state.theta
+
+    @property
+    def _binarize(self):
+        return BINARIZE.index(self.binarize)
+
+    @property
+    def _n_features_out(self):
+        return self._state.plan.latent_dim
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = self.likelihood == "bernoulli"
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+    def _check_settings(self):
+        self._validate_params()
+        check_settings(self)
+
+    def _check_X(self, X):
+        """X as a C-contiguous array with the features of the model, which has parameters."""
+        array = check_X(X, self, self._state.theta.dtype)
+        validate_data(self, X, reset=False, skip_check_array=True)
+        return array
+
+    def _check_X_to_train(self, X):
+        """The same for any model; one without parameters gets its initial ones."""
+        if hasattr(self, "_state"):
+            return self._check_X(X)
+        array = check_X(X, self, self.dtype)
+        validate_data(self, X, skip_check_array=True)
+        self._start()
+        return array
+
+    def _start(self, seed=None):
+        """New parameters, empty history, the optimiser at rest."""
+        self.seed_ = seed_of(self.random_state) if seed is None else seed
+        plan = plan_model(self.n_features_in_, self.hidden_layer_sizes, self.latent_dim,
+                          self.activation, self.likelihood)  # fmt: skip
+        self._state = State.new(plan, self.seed_, self.dtype)
+
+    def _seed(self, random_state):
+        """The seed for a call; None takes the estimator's own random_state."""
+        return seed_of(self.random_state if random_state is None else random_state)
+
+    def _encode(self, X):
+        return evaluation.encode(*self._model, X, self._binarize)
+
+    def _decode(self, Z):
+        return evaluation.decode(*self._model, Z)
+
+    def _elbo(self, X, n_samples, seed):
+        return evaluation.elbo(*self._model, X, self._binarize, seed, n_samples)

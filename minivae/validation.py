@@ -1,0 +1,109 @@
+"""What the estimator accepts: its settings, and the values of X."""
+
+import secrets
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from minivae.backend import DEVICES
+from minivae.kernels import ACTIVATIONS, BINARIZE, LIKELIHOODS, OPTIMIZERS
+
+SETTINGS = {
+    "latent_dim": [Interval(Integral, 1, None, closed="left")],
+    "hidden_layer_sizes": ["array-like"],
+    "activation": [StrOptions(set(ACTIVATIONS))],
+    "likelihood": [StrOptions(set(LIKELIHOODS))],
+    "binarize": [StrOptions(set(BINARIZE) - {None}), None],
+    "posterior": [StrOptions({"diagonal", "full"})],
+    "beta": [Interval(Real, 0, None, closed="left")],
+    "optimizer": [StrOptions(set(OPTIMIZERS))],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "momentum": [Interval(Real, 0, 1, closed="left")],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "epochs": [Interval(Integral, 1, None, closed="left")],
+    "dtype": [StrOptions({"float32", "float64"})],
+    "device": [StrOptions(set(DEVICES))],
+    "n_threads": [Interval(Integral, 1, None, closed="left"), None],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+def check_settings(vae):
+    """Raise for settings that are wrong together, or that are not built yet."""
+    sizes = vae.hidden_layer_sizes
+    if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+        raise ValueError(
+            f"hidden_layer_sizes must hold positive integers, one per hidden layer, got {sizes!r}"
+        )
+    for name in ("beta", "learning_rate", "weight_decay"):
+        if not np.isfinite(getattr(vae, name)):
+            raise ValueError(f"{name} must be finite, got {getattr(vae, name)!r}")
+    if vae.posterior == "full":
+        raise NotImplementedError('posterior="full" is not built yet; use posterior="diagonal"')
+    if vae.binarize is not None and vae.likelihood != "bernoulli":
+        raise ValueError(
+            f'binarize={vae.binarize!r} goes with likelihood="bernoulli", got '
+            f"likelihood={vae.likelihood!r}; leave binarize=None"
+        )
+
+
+def check_count(name, value):
+    """Raise unless value is a positive integer."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def seed_of(random_state):
+    """The seed in [0, 2^63) that a random_state stands for; None: a new one every time."""
+    if random_state is None:
+        return secrets.randbits(63)
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31))
+    if not isinstance(random_state, Integral) or not 0 <= random_state < 2**63:
+        raise ValueError(
+            f"random_state must be None, a RandomState or an int from 0 to 2^63 - 1, "
+            f"got {random_state!r}"
+        )
+    return int(random_state)
+
+
+def check_X(X, estimator, dtype, name="X"):
+    """X as a C-contiguous array (n, D); ValueError for values that the estimator cannot model.
+
+    Those are NaN and infinity, and for a Bernoulli likelihood what lies outside [0, 1].
+    """
+    columns, likelihood = getattr(X, "columns", None), estimator.likelihood
+    X = check_array(X, dtype=dtype, order="C", ensure_all_finite=False, input_name=name,
+                    estimator=estimator)  # fmt: skip
+    low, high = X.min(), X.max()  # NaN, if there is one
+    if not (np.isfinite(low) and np.isfinite(high)):
+        bad = ~np.isfinite(X)
+        row, column = np.argwhere(bad)[0].tolist()
+        label = f" ({columns[column]!r})" if columns is not None else ""
+        raise ValueError(
+            f"{name} contains NaN or infinity in {bad.sum()} of {X.size} entries, first in row "
+            f"{row}, column {column}{label}; remove those rows or fill them in first"
+        )
+    if likelihood == "bernoulli" and (low < 0 or high > 1):
+        raise ValueError(
+            f'{name} has values from {low:g} to {high:g}, but likelihood="bernoulli" needs values '
+            f'in [0, 1]: scale {name} (8-bit images: divide by 255), or use likelihood="gaussian"'
+        )
+    return X
+
+
+def warn_of_grey(X):
+    """Warn that the Bernoulli "likelihood" of values between 0 and 1 is none."""
+    if np.any((X > 0) & (X < 1)):
+        warnings.warn(
+            'X has values strictly between 0 and 1, but likelihood="bernoulli" is a distribution '
+            "over 0 and 1: the result is a negative cross-entropy, not a log-likelihood, and must "
+            'not be compared with one. Set binarize="stochastic" or "threshold", or binarise X.',
+            UserWarning,
+            stacklevel=4,
+        )
