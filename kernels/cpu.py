@@ -14,19 +14,19 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from . import IDENTITY, RELU, SIGMOID, SOFTPLUS, TANH
+from . import IDENTITY, RELU, SIGMOID, SOFTPLUS, TANH, blas
 from .formulas import (
     OPTIONS,
     box_muller,
     exp,
     hold_logvar,
-    philox,
+    is_held,
+    random_block,
     relu,
     sigmoid,
     softplus,
     softplus_derivative,
     tanh,
-    u8,
     uniform,
 )
 
@@ -60,7 +60,20 @@ def compiled(function):
 
 @compiled
 def matmul(a, b, out):
-    np.dot(a, b, out)
+    m, n, k = out.shape[0], out.shape[1], a.shape[1]
+    a_by_columns, lda = blas.layout(a)
+    b_by_columns, ldb = blas.layout(b)
+    out_by_columns, ldc = blas.layout(out)
+    if k == 0 or lda < 0 or ldb < 0 or ldc < 0 or out_by_columns:
+        for i in range(m):
+            for j in range(n):
+                entry = out.dtype.type(0)
+                for l in range(k):
+                    entry += a[i, l] * b[l, j]
+                out[i, j] = entry
+    elif m > 0 and n > 0:
+        # By rows, out = a b; read by columns, the same memory is out^T = b^T a^T.
+        blas.gemm(b_by_columns, a_by_columns, n, m, k, b, ldb, a, lda, out, ldc)
 
 
 @compiled
@@ -86,10 +99,8 @@ def bias_activation(y, bias, activation):
 
 
 @compiled
-def bias_activation_backward(dy, y, activation, dbias):
-    one = y.dtype.type(1)
-    zero = y.dtype.type(0)
-    dbias[:] = zero
+def activation_backward(dy, y, activation):
+    one, zero = y.dtype.type(1), y.dtype.type(0)
     for i in range(y.shape[0]):
         drow, row = dy[i], y[i]
         if activation == RELU:
@@ -104,8 +115,16 @@ def bias_activation_backward(dy, y, activation, dbias):
         elif activation == SOFTPLUS:
             for j in range(row.size):
                 drow[j] *= softplus_derivative(row[j])
+
+
+@compiled
+def sum_rows(dy, dbias):
+    for j in range(dbias.size):
+        dbias[j] = dy.dtype.type(0)
+    for i in range(dy.shape[0]):
+        row = dy[i]
         for j in range(row.size):
-            dbias[j] += drow[j]
+            dbias[j] += row[j]
 
 
 # --- the posterior q(z|x) -----------------------------------------------------------------------
@@ -134,7 +153,7 @@ def sample_gaussian_backward(dz, mu, logvar, eps, kl_scale, dmu, dlogvar):
             std = exp(half * held)
             slope = half * (dz[i, j] * eps[i, j] * std + weight * (std * std - one))
             dmu[i, j] = dz[i, j] + weight * mu[i, j]
-            dlogvar[i, j] = slope if held == logvar[i, j] else zero
+            dlogvar[i, j] = zero if is_held(logvar[i, j]) else slope
 
 
 # --- likelihoods p(x|z) -------------------------------------------------------------------------
@@ -163,12 +182,12 @@ def bernoulli_nll(logits, x, mask, scale, nll, dlogits):
 
 @compiled
 def gaussian_nll(mean, noise_logvar, x, mask, scale, nll, dmean, dnoise_logvar):
-    zero, half = mean.dtype.type(0), mean.dtype.type(0.5)
+    zero, one, half = mean.dtype.type(0), mean.dtype.type(1), mean.dtype.type(0.5)
     factor = mean.dtype.type(scale)
     held = hold_logvar(noise_logvar[0])
     precision = exp(-held)
     constant = mean.dtype.type(LOG_2PI) + held
-    slope = zero
+    inside = zero if is_held(noise_logvar[0]) else one
     for i in range(mean.shape[0]):
         row, target, drow = mean[i], x[i], dmean[i]
         squares = zero
@@ -187,8 +206,8 @@ def gaussian_nll(mean, noise_logvar, x, mask, scale, nll, dmean, dnoise_logvar):
                 squares += residual * residual
                 drow[j] = -factor * precision * residual
         nll[i] = half * (precision * squares + mean.dtype.type(count) * constant)
-        slope += half * (mean.dtype.type(count) - precision * squares)
-    dnoise_logvar[0] = factor * slope if held == noise_logvar[0] else zero
+        slope = half * (mean.dtype.type(count) - precision * squares)
+        dnoise_logvar[i] = factor * slope * inside
 
 
 # --- random numbers -----------------------------------------------------------------------------
@@ -196,47 +215,48 @@ def gaussian_nll(mean, noise_logvar, x, mask, scale, nll, dmean, dnoise_logvar):
 
 @compiled
 def random_words(seed, stream, step, first_row, words):
-    n, columns = words.shape
-    key0, key1 = u8(seed) & u8(0xFFFFFFFF), u8(seed) >> u8(32)
-    for i in range(n):
-        row = words[i]
-        for block in range((columns + 3) // 4):
-            w = philox(u8(block), u8(first_row + i), u8(step), u8(stream), key0, key1)
-            for j in range(min(4, columns - 4 * block)):
-                row[4 * block + j] = w[j]
+    for i in range(words.shape[0]):
+        for j in range(words.shape[1]):
+            if j % 4 == 0:
+                w0, w1, w2, w3 = random_block(seed, stream, step, first_row + i, j // 4)
+            words[i, j] = w0
+            w0, w1, w2 = w1, w2, w3
 
 
 @compiled
 def random_uniform(seed, stream, step, first_row, u):
-    words = np.empty((1, u.shape[1]), np.uint64)
     for i in range(u.shape[0]):
-        random_words(seed, stream, step, first_row + i, words)
         for j in range(u.shape[1]):
-            u[i, j] = uniform(words[0, j])
+            if j % 4 == 0:
+                w0, w1, w2, w3 = random_block(seed, stream, step, first_row + i, j // 4)
+            u[i, j] = uniform(w0)
+            w0, w1, w2 = w1, w2, w3
 
 
 @compiled
 def random_normal(seed, stream, step, first_row, eps):
-    columns = eps.shape[1]
-    uniforms = np.empty((1, columns + columns % 2), eps.dtype)
+    real = eps.dtype.type
     for i in range(eps.shape[0]):
-        random_uniform(seed, stream, step, first_row + i, uniforms)
-        for j in range(columns // 2):
-            pair = box_muller(uniforms[0, 2 * j], uniforms[0, 2 * j + 1])
-            eps[i, 2 * j], eps[i, 2 * j + 1] = pair
-        if columns % 2 == 1:
-            eps[i, columns - 1] = box_muller(uniforms[0, columns - 1], uniforms[0, columns])[0]
+        for j in range(0, eps.shape[1], 2):
+            if j % 4 == 0:
+                w0, w1, w2, w3 = random_block(seed, stream, step, first_row + i, j // 4)
+            cosine, sine = box_muller(real(uniform(w0)), real(uniform(w1)))
+            eps[i, j] = cosine
+            if j + 1 < eps.shape[1]:
+                eps[i, j + 1] = sine
+            w0, w1 = w2, w3
 
 
 @compiled
 def random_binarize(x, seed, stream, step, first_row):
     one, zero = x.dtype.type(1), x.dtype.type(0)
-    uniforms = np.empty((1, x.shape[1]), x.dtype)
     for i in range(x.shape[0]):
-        random_uniform(seed, stream, step, first_row + i, uniforms)
-        row, u = x[i], uniforms[0]
+        row = x[i]
         for j in range(row.size):
-            row[j] = one if u[j] < row[j] else zero
+            if j % 4 == 0:
+                w0, w1, w2, w3 = random_block(seed, stream, step, first_row + i, j // 4)
+            row[j] = one if uniform(w0) < row[j] else zero
+            w0, w1, w2 = w1, w2, w3
 
 
 @compiled
@@ -300,12 +320,10 @@ def gather(data, rows, x):
 
 
 @compiled
-def sum_shards(gradients):
-    total = gradients[0]
-    for s in range(1, gradients.shape[0]):
-        shard = gradients[s]
-        for i in range(total.size):
-            total[i] += shard[i]
+def add_totals(nll, kl, totals):
+    for i in range(nll.size):
+        totals[0] += nll[i]
+        totals[1] += kl[i]
 
 
 @intrinsic

@@ -30,7 +30,7 @@ LN2_LOW = f4(math.log(2) - 0.693359375)
 
 
 def _exp_single(x):
-    """e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln(2) / 2; held to the range of normal numbers."""
+    """e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln(2) / 2; 0 below x = -87, held at x = 88.7."""
     x = min(max(x, f4(-87.3)), f4(88.7))
     n = np.floor(x * f4(1 / math.log(2)) + f4(0.5))
     r = (x - n * LN2_HIGH) - n * LN2_LOW
@@ -148,6 +148,12 @@ def hold_logvar(logvar):
     return -bound if logvar < -bound else (bound if logvar > bound else logvar)
 
 
+@jit
+def is_held(logvar):
+    """Whether hold_logvar changes it, and so its gradient is 0; NaN is not held."""
+    return abs(logvar) > type(logvar)(LOGVAR_BOUND)
+
+
 # --- random numbers -----------------------------------------------------------------------------
 
 
@@ -163,6 +169,13 @@ def philox(c0, c1, c2, c3, k0, k1):
         k0 = (k0 + u8(0x9E3779B9)) & low
         k1 = (k1 + u8(0xBB67AE85)) & low
     return c0, c1, c2, c3
+
+
+@jit
+def random_block(seed, stream, step, row, block):
+    """The four words of columns 4 block .. 4 block + 3."""
+    key0, key1 = u8(seed) & u8(0xFFFFFFFF), u8(seed) >> u8(32)
+    return philox(u8(block), u8(row), u8(step), u8(stream), key0, key1)
 
 
 @jit

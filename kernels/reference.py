@@ -44,16 +44,15 @@ def bias_activation(y, bias, activation):
         assert activation == IDENTITY
 
 
-def bias_activation_backward(dy, y, activation, dbias):
-    """dy <- dy * f'(a), in place, and dbias = sum of it over rows; y = f(a) is the output, (B, H).
+def activation_backward(dy, y, activation):
+    """dy <- dy * f'(a), in place, for y = f(a), both (B, H).
 
-    With loss L and a = x W + bias: dL/da = dL/dy f'(a), and since da_ij/dbias_j = 1,
-    dL/dbias_j = sum_i dL/da_ij. Each f' is a function of the output, so only y is kept:
+    The chain rule, dL/da = dL/dy f'(a). Each f' is a function of the output, so only y is kept:
     identity 1; relu [y > 0]; tanh 1 - y^2; sigmoid y (1 - y);
     softplus sigmoid(a) = 1 - e^-y, as e^y = 1 + e^a. At its kink relu takes the left derivative, 0.
     """
     if activation == RELU:
-        dy *= y > 0
+        dy[:] = np.where(y > 0, dy, 0)
     elif activation == TANH:
         dy *= 1 - y * y
     elif activation == SIGMOID:
@@ -62,6 +61,10 @@ def bias_activation_backward(dy, y, activation, dbias):
         dy *= -np.expm1(-y)
     else:
         assert activation == IDENTITY
+
+
+def sum_rows(dy, dbias):
+    """dbias_j = sum_i dy_ij, for dy (B, H): with a = x W + bias, da_ij / dbias_j = 1."""
     dbias[:] = dy.sum(axis=0)
 
 
@@ -115,7 +118,7 @@ def bernoulli_nll(logits, x, mask, scale, nll, dlogits):
     entries = _softplus(logits) - x * logits
     gradient = scale * (_sigmoid(logits) - x)
     if mask is not None:
-        entries, gradient = entries * mask, gradient * mask
+        entries, gradient = np.where(mask, entries, 0), np.where(mask, gradient, 0)
     nll[:] = entries.sum(axis=1)
     dlogits[:] = gradient
 
@@ -123,9 +126,9 @@ def bernoulli_nll(logits, x, mask, scale, nll, dlogits):
 def gaussian_nll(mean, noise_logvar, x, mask, scale, nll, dmean, dnoise_logvar):
     """nll_i = -ln N(x_i; mean_i, exp(s) I) in nats, dmean and dnoise_logvar times scale.
 
-    mean, x, dmean (B, D), nll (B,); s = noise_logvar (1,), one learned variance for all features.
-    Per entry, with r = x - mean: nll = (ln 2 pi + s + r^2 e^-s) / 2, so
-    d/dmean = -r e^-s and d/ds = (1 - r^2 e^-s) / 2, summed over all observed entries of the batch.
+    mean, x, dmean (B, D), nll, dnoise_logvar (B,); s = noise_logvar (1,), one learned variance for
+    all features. Per entry, with r = x - mean: nll = (ln 2 pi + s + r^2 e^-s) / 2, so
+    d/dmean = -r e^-s and d/ds = (1 - r^2 e^-s) / 2, summed over a row.
     s is held within +-LOGVAR_BOUND, and its gradient is 0 outside. mask as in `bernoulli_nll`.
     dmean may be the array mean itself.
     """
@@ -138,7 +141,7 @@ def gaussian_nll(mean, noise_logvar, x, mask, scale, nll, dmean, dnoise_logvar):
     nll[:] = (squares + (math.log(2 * math.pi) + s) * observed).sum(axis=1) / 2
     dmean[:] = -scale * precision * residual
     inside = abs(noise_logvar) <= LOGVAR_BOUND
-    dnoise_logvar[:] = scale * (observed - squares).sum() / 2 * inside
+    dnoise_logvar[:] = scale * (observed - squares).sum(axis=1) / 2 * inside
 
 
 # --- random numbers -----------------------------------------------------------------------------
@@ -175,7 +178,7 @@ def random_words(seed, stream, step, first_row, words):
     block = np.arange(-(-columns // 4), dtype=np.uint64)[None, :]
     row = (np.arange(n, dtype=np.uint64) + np.uint64(first_row))[:, None]
     blocks = philox((block, row, step, stream), (seed & 0xFFFFFFFF, seed >> 32))  # (4, n, blocks)
-    words[:] = blocks.transpose(1, 2, 0).reshape(n, -1)[:, :columns]
+    words[:] = blocks.transpose(1, 2, 0).reshape(n, 4 * block.size)[:, :columns]
 
 
 def random_uniform(seed, stream, step, first_row, u):
@@ -201,7 +204,7 @@ def random_normal(seed, stream, step, first_row, eps):
     random_uniform(seed, stream, step, first_row, u)
     radius, angle = np.sqrt(-2 * np.log(u[:, 0::2])), 2 * np.pi * u[:, 1::2]
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2)  # (n, pairs, 2)
-    eps[:] = pairs.reshape(n, -1)[:, :columns]
+    eps[:] = pairs.reshape(u.shape)[:, :columns]
 
 
 def random_binarize(x, seed, stream, step, first_row):
@@ -266,10 +269,9 @@ def gather(data, rows, x):
     x[:] = data[rows]
 
 
-def sum_shards(gradients):
-    """gradients[0] = sum of gradients (S, P) over the shards, added in their order."""
-    for shard in gradients[1:]:
-        gradients[0] += shard
+def add_totals(nll, kl, totals):
+    """totals (2,) += the sums of nll (B,) and kl (B,), added up in float64."""
+    totals += nll.sum(dtype=np.float64), kl.sum(dtype=np.float64)
 
 
 def join(barrier, workers):

@@ -19,9 +19,14 @@ def machine(device):
     "reference": Python over NumPy, to read and to step through. "cpu": compiled, over Numba.
     "auto": the fastest machine that is there; today always "cpu".
     """
+    check_device(device)
+    return _bound("cpu" if device == "auto" else device)
+
+
+def check_device(device):
+    """Raise unless there is a machine for the device."""
     if device == "cuda":
         raise NotImplementedError('device="cuda" is not built yet; use device="cpu" or "auto"')
-    return _bound("cpu" if device == "auto" else device)
 
 
 @functools.cache
@@ -44,9 +49,15 @@ def bind(program, table, compiled):
 
 def one_blas_thread():
     """Context in which BLAS stays on the thread that calls it; a pool would fight ours."""
-    from threadpoolctl import threadpool_limits
+    return _thread_pools().limit(limits=1, user_api="blas")
 
-    return threadpool_limits(1, "blas")
+
+@functools.cache
+def _thread_pools():
+    """The thread pools of all libraries loaded; finding them takes milliseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def processors():

@@ -128,6 +128,11 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None):
     return dataset._replace(image_shape=sides)
 
 
+def read(path):
+    """All rows (n, D) of a data file, in order; kinds of files and errors as in `load`."""
+    return _table(Path(path), *_read(Path(path)))[0]
+
+
 def _digits(test_fraction):
     from sklearn.datasets import load_digits
 

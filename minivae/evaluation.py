@@ -7,17 +7,20 @@ belongs to one row, so no result depends on how rows were grouped.
 import numpy as np
 
 from minivae.backend import one_blas_thread
+from minivae.gradcheck import check_gradient
 from minivae.kernels import (
     BERNOULLI,
     LOGVAR_BOUND,
     SIGMOID,
     STREAM_EVALUATION,
     STREAM_PIXELS,
+    STREAM_PRIOR,
     STREAM_SCORE,
     THRESHOLD,
     reference,
 )
-from minivae.parameters import make_workspace
+from minivae.objective import Shard
+from minivae.parameters import make_workspace, named_views
 
 BLOCK = 512  # rows at a time: enough for BLAS to be efficient
 
@@ -28,17 +31,23 @@ def blocks(n):
         yield slice(start, min(start + BLOCK, n))
 
 
+def whole(rows):
+    """The batch that a block of rows is."""
+    return Shard(rows.stop - rows.start, 0, rows.stop - rows.start)
+
+
 def encode(machine, plan, theta, X, binarize):
     """mu (n, Z) and logvar (n, Z) of q(z|x); stochastic binarisation is not drawn here."""
     work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
     heads = np.empty((len(X), 2 * plan.latent_dim), theta.dtype)
     with one_blas_thread():
         for rows in blocks(len(X)):
-            x = work.x[: rows.stop - rows.start]
+            batch = whole(rows)
+            x = machine.source(plan, 0, work.outputs, batch)
             x[:] = X[rows]
             if binarize == THRESHOLD:
                 reference.threshold(x)
-            heads[rows] = machine.encode(plan, theta, x, work.outputs)
+            heads[rows] = machine.encode(plan, theta, work.outputs, batch)
     return heads[:, : plan.latent_dim], heads[:, plan.latent_dim :]
 
 
@@ -48,13 +57,27 @@ def decode(machine, plan, theta, Z):
     means = np.empty((len(Z), int(plan.fan_out[-1])), theta.dtype)
     with one_blas_thread():
         for rows in blocks(len(Z)):
-            z = work.eps[: rows.stop - rows.start]
-            z[:] = Z[rows]
-            means[rows] = machine.decode(plan, theta, z, work.outputs)
+            batch = whole(rows)
+            machine.latent(plan, work.outputs, batch)[:] = Z[rows]
+            means[rows] = machine.decode(plan, theta, work.outputs, batch)
     if plan.likelihood == BERNOULLI:
         zero = np.zeros(means.shape[1], theta.dtype)
         reference.bias_activation(means, zero, SIGMOID)
     return means
+
+
+def sample(machine, plan, theta, n_samples, seed):
+    """Draws of x (n_samples, D): z from N(0, I), then x from p(x|z)."""
+    z = np.empty((n_samples, plan.latent_dim), theta.dtype)
+    reference.random_normal(seed, STREAM_PRIOR, 0, 0, z)
+    x = decode(machine, plan, theta, z)
+    if plan.likelihood == BERNOULLI:
+        reference.random_binarize(x, seed, STREAM_PIXELS, 0, 0)
+        return x
+    noise = np.empty_like(x)
+    reference.random_normal(seed, STREAM_PIXELS, 0, 0, noise)
+    noise_logvar = np.clip(theta[plan.noise], -LOGVAR_BOUND, LOGVAR_BOUND)
+    return x + np.exp(noise_logvar / 2) * noise
 
 
 def elbo(machine, plan, theta, X, binarize, seed, n_samples):
@@ -64,17 +87,17 @@ def elbo(machine, plan, theta, X, binarize, seed, n_samples):
     (seed, s, i); where the data are binarised at random, that is drawn afresh with it.
     """
     work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
-    unused = np.empty_like(theta)  # forward also leaves a gradient, of the noise's variance
     total = np.zeros(len(X))
     with one_blas_thread():
         for rows in blocks(len(X)):
-            B = rows.stop - rows.start
-            x, eps = work.x[:B], work.eps[:B]
+            batch = whole(rows)
+            B = batch.B
+            x, eps = machine.source(plan, 0, work.outputs, batch), work.eps[:B]
             for draw in range(n_samples):
                 x[:] = X[rows]
                 machine.binarize(x, binarize, seed, STREAM_PIXELS, draw, rows.start)
                 machine.k.random_normal(seed, STREAM_EVALUATION, draw, rows.start, eps)
-                machine.forward(plan, theta, x, None, eps, 1.0, work, unused)
+                machine.forward(plan, theta, None, 1.0, work, batch)
                 total[rows] -= work.nll[:B].astype(np.float64) + work.kl[:B]
     return total / n_samples
 
@@ -89,26 +112,27 @@ def log_likelihood(machine, plan, theta, X, binarize, seed, n_samples):
     a row's value does not depend on its neighbours.
     """
     work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
-    unused = np.empty_like(theta)
     noise = np.empty((1, plan.latent_dim), theta.dtype)
     estimate = np.empty(len(X))
     with one_blas_thread():
         for rows in blocks(len(X)):
-            B = rows.stop - rows.start
-            x, eps, nll, kl = work.x[:B], work.eps[:B], work.nll[:B], work.kl[:B]
+            batch = whole(rows)
+            B = batch.B
+            x = machine.source(plan, 0, work.outputs, batch)
+            eps, nll, kl = work.eps[:B], work.nll[:B], work.kl[:B]
             x[:] = X[rows]
             machine.binarize(x, binarize, seed, STREAM_PIXELS, 0, rows.start)
-            heads = machine.encode(plan, theta, x, work.outputs)
+            heads = machine.encode(plan, theta, work.outputs, batch)
             mu, logvar = heads[:, : plan.latent_dim], heads[:, plan.latent_dim :]
             held = np.clip(logvar, -LOGVAR_BOUND, LOGVAR_BOUND)
-            z = machine.latent(plan, work.outputs, B)
+            z = machine.latent(plan, work.outputs, batch)
             largest, remainder = np.full(B, -np.inf), np.zeros(B)
             for draw in range(n_samples):
                 machine.k.random_normal(seed, STREAM_SCORE, draw, 0, noise)
                 eps[:] = noise
                 machine.k.sample_gaussian(mu, logvar, eps, z, kl)
-                y = machine.decode(plan, theta, z, work.outputs)
-                machine.likelihood(plan, theta, y, x, None, 1.0, nll, y, unused)
+                y = machine.decode(plan, theta, work.outputs, batch)
+                machine.likelihood(plan, theta, y, x, None, 1.0, nll, y, work.dnoise[:B])
                 log_w = (eps * eps + held - z * z).sum(axis=1, dtype=np.float64) / 2 - nll
                 new_largest = np.maximum(largest, log_w)
                 remainder *= np.exp(largest - new_largest)
@@ -122,9 +146,31 @@ def losses_and_gradient(machine, plan, theta, X, eps, beta):
     """nll + beta * kl of each row (n,), and the gradient (P,) of its mean, for given noise eps."""
     work = make_workspace(plan, len(X), theta.dtype)
     gradient = np.zeros_like(theta)
-    work.x[:], work.eps[:] = X, eps
+    batch = Shard(len(X), 0, len(X))
+    machine.source(plan, 0, work.outputs, batch)[:] = X
+    work.eps[:] = eps
     with one_blas_thread():
-        machine.loss_and_gradient(
-            plan, theta, work.x, None, work.eps, 1 / len(X), beta, work, gradient
-        )
+        machine.loss_and_gradient(plan, theta, None, 1 / len(X), beta, work, batch, gradient)
     return work.nll + theta.dtype.type(beta) * work.kl, gradient
+
+
+def check_gradients(machine, plan, theta, X, eps, beta, **options):
+    """Report of `check_gradient` on the mean loss over X (n, D) by every parameter, in float64."""
+    theta, X, eps = (array.astype(np.float64) for array in (theta, X, eps))
+    views = named_views(plan, theta)
+
+    def losses_and_gradients(values):
+        for view, value in zip(views.values(), values, strict=True):
+            view[...] = value
+        losses, gradient = losses_and_gradient(machine, plan, theta, X, eps, beta)
+        return losses, list(named_views(plan, gradient).values())
+
+    def forward(*values):
+        return losses_and_gradients(values)[0]
+
+    def backward(*values_and_dlosses):
+        return losses_and_gradients(values_and_dlosses[:-1])[1]
+
+    start = [view.copy() for view in views.values()]
+    mean = np.full(len(X), 1 / len(X))
+    return check_gradient(forward, backward, start, names=list(views), dout=[mean], **options)

@@ -10,48 +10,42 @@ from functools import partial
 
 import numpy as np
 
-EPS = float(np.finfo(np.float64).eps)
-AMPLIFICATION = 40  # of a rounding error in the outputs, derived in `_central`
+ROUNDING = 40 * float(np.finfo(np.float64).eps)  # the 40 is derived in `_central`
 SMALLEST_STEP = 1e-7  # below it rounding leaves too few digits
 COMPLEX_STEP = 1e-30  # nothing is subtracted, so it can be as small as we like
 TOLERANCES = {"central": 1e-6, "complex": 1e-12}
-NOT_FINITE = (math.inf, math.nan, False, None)  # error, numeric, kink, halving ratio
+NOT_FINITE = (math.nan, math.nan, math.nan, None)  # low, high, noise, halving ratio
 
 
 @dataclass(frozen=True)
 class InputReport:
-    """What was found for one input; `error` is the worst relative error, met at `index`.
-
-    `checked` counts coordinates or directions, kinks included. `halving_ratio` is the mean where
-    it stands out of the rounding (smooth: near 4), else None.
-    """
+    """What was found for one input of `check_gradient`."""
 
     name: str
     shape: tuple
     kind: str  # "coordinates", "directions" or "not differentiated"
-    checked: int = 0
+    checked: int = 0  # coordinates or directions, kinks included
     kinks: int = 0
-    halving_ratio: float | None = None
-    error: float = 0.0
-    numeric: float = math.nan
+    halving_ratio: float | None = None  # mean where it stands out of the rounding; smooth: near 4
+    error: float = 0.0  # worst relative error, and where it was met
     index: tuple | int | None = None  # of a coordinate, or number of a direction
     analytic: float = math.nan
+    numeric: float = math.nan
 
     def failure(self, tolerance):
         """Where to look and what is wrong there; empty if this input passed."""
         if self.error > tolerance:
-            where = f"[{str(self.index).strip('(,)')}]" if self.shape else ""
-            where = f" along direction {self.index}" if self.kind == "directions" else where
+            where = f"{'index' if self.kind == 'coordinates' else 'direction'} {self.index}"
             values = f"analytic {self.analytic:.10g}, numeric {self.numeric:.10g}"
-            return f"{self.name}{where}: {values}, relative error {self.error:.1e}"
+            return f"{self.name} at {where}: {values}, relative error {self.error:.1e}"
         if self.checked and self.checked == self.kinks:
-            return f"{self.name}: nothing was compared, all {self.kinks} {self.kind} are kinks"
+            return f"{self.name}: only kinks, nothing was compared; move the point a little"
         return ""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Result of `check_gradient`, made to be printed. `inputs` maps names to `InputReport`."""
+    """Result of `check_gradient`, made to be printed."""
 
     method: str
     tolerance: float
@@ -59,7 +53,7 @@ class Report:
 
     @property
     def worst(self):
-        """Worst relative error over all inputs."""
+        """Largest relative error of all inputs."""
         return max(x.error for x in self.inputs.values())
 
     @property
@@ -85,11 +79,11 @@ class Report:
             cells = (x.kind, "-", "-", "-") if x.kind == "not differentiated" else cells
             rows.append((x.name, str(x.shape), *cells))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        failures = filter(None, (x.failure(self.tolerance) for x in self.inputs.values()))
-        verdict = [f"FAILED, look at {failure}" for failure in failures]
-        title = f"gradient check: method {self.method}, tolerance {self.tolerance:g}"
-        return "\n".join([title, *lines, *(verdict or [f"PASSED, worst error {self.worst:.1e}"])])
+        lines = [f"gradient check: method {self.method}, tolerance {self.tolerance:g}"]
+        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        failures = [x.failure(self.tolerance) for x in self.inputs.values()]
+        verdict = [f"FAILED, look at {failure}" for failure in failures if failure]
+        return "\n".join(lines + (verdict or [f"PASSED, worst error {self.worst:.1e}"]))
 
 
 def check_gradient(
@@ -104,9 +98,8 @@ def check_gradient(
 
         |a - n| / max(|a|, |n|, noise / tolerance),   noise = 40 eps ||dout * outputs|| / h
 
-    noise bounds the rounding error of n at the step h used, or is ten times the disagreement of
-    the step halvings if that is more. So an entry too small to be resolved is judged in absolute
-    terms: it passes if ``|a - n| <= noise``.
+    noise bounds the rounding error of n at the step h used; ten times the disagreement of the step
+    halvings, if that is more. So an entry too small to be resolved is judged in absolute terms.
 
     Parameters
     ----------
@@ -117,11 +110,9 @@ def check_gradient(
         The point of the check, handed on as copies; what the report calls the inputs.
     dout : array or tuple of arrays
         Weights of the outputs; default standard normal, so that every output counts.
-    method : {"central", "complex"}
-        "central" takes any function and recognises kinks. "complex" is exact to rounding, but
-        `forward` must be analytic and accept complex128.
-    tolerance : float
-        Largest relative error that passes; default 1e-6 for central, 1e-12 for complex.
+    method, tolerance : {"central", "complex"}, float
+        "central" takes any function and recognises kinks; default tolerance 1e-6. "complex"
+        is exact to rounding, but `forward` must be analytic and take complex128; default 1e-12.
     step : float
         First step of the central differences, times max(1, |x_j|) for a coordinate or
         max(1, ||x||) for a direction. It falls tenfold, down to 1e-7, until the halvings agree.
@@ -131,16 +122,15 @@ def check_gradient(
     Raises
     ------
     TypeError
-        An input, output or gradient is not float64 (complex step: an output is not complex128).
+        An input, output or gradient is not float64 (complex step: the outputs not complex128).
     ValueError
         A wrong shape or number of arrays or names, or an input modified in place.
     """
     if method not in TOLERANCES:
         raise ValueError(f"method must be 'central' or 'complex', got {method!r}")
     tolerance = float(TOLERANCES[method] if tolerance is None else tolerance)
-    for option, value in (("tolerance", tolerance), ("step", step), ("n_directions", n_directions)):
-        if not value > 0:
-            raise ValueError(f"{option} must be positive, got {value!r}")
+    if not min(tolerance, step, n_directions) > 0:
+        raise ValueError("tolerance, step and n_directions must be positive")
     if isinstance(inputs, np.ndarray) or not len(inputs):
         raise TypeError("inputs must be a tuple or list of arrays; for one array x write [x]")
     names = [f"inputs[{i}]" for i in range(len(inputs))] if names is None else list(names)
@@ -149,7 +139,6 @@ def check_gradient(
     inputs = _checked("{}", list(inputs), names)
     copies = _checked("{}", inputs, names)
     rng = np.random.default_rng(seed)
-
     # A step may leave the domain, below 0 in a logarithm: no warning, a smaller one is tried.
     with np.errstate(all="ignore"):
         outputs = _checked("output {} of forward", forward(*copies))
@@ -161,34 +150,35 @@ def check_gradient(
         _require_untouched("backward", copies, inputs, names)
         if all(gradient is None for gradient in gradients):
             raise ValueError("backward returned None for every input: there is nothing to check")
-
+        numbers = partial(_central, weights, base, tolerance, step)
         if method == "complex":
-            copies = [x.astype(np.complex128) for x in inputs]
-            compare = partial(_complex, weights, tolerance)
-        else:
-            steps = step / 10.0 ** np.arange(max(1, 1 + round(math.log10(step / SMALLEST_STEP))))
-            compare = partial(_central, weights, base, tolerance, steps)
+            numbers, copies = partial(_complex, weights), [x.astype(np.complex128) for x in inputs]
         reports = {}
         for name, x, copy, gradient in zip(names, inputs, copies, gradients, strict=True):
-            found = []
             kind = "coordinates" if x.size <= max_coordinates else "directions"
             kind = "not differentiated" if gradient is None else kind
+            found = []
             for index, v in _directions(x.shape, kind, n_directions, rng):
                 # A coordinate is read, not summed: a nan elsewhere must not reach it.
                 analytic = float(gradient[index] if kind == "coordinates" else (gradient * v).sum())
-                finite = math.isfinite(analytic) and np.isfinite(base).all()
-                move = partial(_move, forward, copies, copy, x, v)
-                scale = max(1.0, np.linalg.norm(x[v != 0]))
-                result = compare(move, scale, analytic) if finite else NOT_FINITE
-                found.append((*result, index, analytic))
+                low, high, noise, ratio = numbers(partial(_move, forward, copies, copy, x, v), x, v)
+                numeric = min(max(low, analytic), high)
+                scale = max(abs(analytic), abs(low), abs(high), noise / tolerance)
+                error = float(abs(analytic - numeric) / scale) if analytic != numeric else 0.0
+                error = math.inf if math.isnan(error) else error
+                found.append((error, index, analytic, numeric, low < high, ratio))
             copy[...] = x
             _require_untouched("forward", copies, inputs, names)
-            reports[name] = _summarise(name, x.shape, kind, found)
+            ratios = [ratio for *_, ratio in found if ratio is not None]
+            ratio = float(np.mean(ratios)) if ratios else None
+            kinks = sum(kink for *_, kink, _ in found)
+            worst = max(found, key=lambda row: row[0])[:4] if found else ()
+            reports[name] = InputReport(name, x.shape, kind, len(found), kinks, ratio, *worst)
     return Report(method, tolerance, reports)
 
 
-def _central(weights, base, tolerance, steps, move, scale, analytic):
-    """Compare with central differences; step halving tells their error and finds kinks.
+def _central(weights, base, tolerance, step, move, x, v):
+    """Bounds of the derivative by central differences, equal but at a kink; noise; halving ratio.
 
     Let phi(t) be the weighted outputs at x + t v. Taylor's series around t = 0 gives::
 
@@ -204,68 +194,60 @@ def _central(weights, base, tolerance, steps, move, scale, analytic):
     q(h) = (phi(h) - phi(0)) / h and q(-h) are not. In 2 q(h/2) - q(h) the h term cancels, the h^2
     term is the same on both sides: right minus left is the jump of the slope plus O(h^3).
 
-    A step is good if R(h) - R(h/2) and the jumps at h and h/2 are within the noise or a tenth of
-    the tolerance. If not, a kink or strong curvature lies within h and a smaller step is tried. If
-    none is good, the analytic value must lie between the one-sided derivatives, each taken where
-    it is most certain. Where they differ x is at a kink, else this is a comparison too.
+    A step is good if R(h) - R(h/2) and the jumps at h and h/2 stay within a tenth of the tolerance
+    or ten times the noise. If not, a smaller step may leave a kink or strong curvature behind; but
+    noise grows, so they must fall, and exceed it before. If no step is good x is at a kink: the
+    gradient must lie between the one-sided derivatives, give or take their doubt.
 
-    Noise: if every output f has its own rounding error eps |f|, phi is off by eps ||dout * f||.
-    The combination that suffers most is the jump at h/2, with
-    2 (1 + 2 + 1) / (h/4) + (1 + 2 + 1) / (h/2) = 40 / h times that. Outputs are subtracted one by
-    one before they are summed, so their sum adds no rounding of its own size.
+    Noise: rounding errors eps |f| of the outputs put phi off by eps ||dout * f||. The jump at h/2
+    suffers most, by a factor 2 (1 + 2 + 1) / (h/4) + (1 + 2 + 1) / (h/2) = 40 / h.
     """
-    reach, sides = 0.0, ([], [])
-    for h in scale * steps:
+    if not np.isfinite(base).all():
+        return NOT_FINITE
+    reach, best, sides = 0.0, math.inf, ([], [])
+    scale = max(1.0, np.linalg.norm(x[v != 0]))  # |x_j| for a coordinate
+    for power in range(max(1, 1 + round(math.log10(step / SMALLEST_STEP)))):
+        h = scale * step / 10**power
         t = np.outer((h, -h), (1, 1 / 2, 1 / 4))  # rows: right and left of x
-        terms = [weights * (move(s) - base) for s in t.flat]
+        terms = [weights * (move(s) - base) for s in t.flat]  # subtract first, sum later
         q = np.reshape([term.sum() for term in terms], t.shape) / t
         if not np.isfinite(q).all():
             continue
         level = np.linalg.norm(weights * base) + max(np.linalg.norm(terms[i]) for i in (0, 3))
-        noise = AMPLIFICATION * EPS * level / h
-
+        noise = ROUNDING * level / h
         d = q.mean(axis=0)  # D(h), D(h/2), D(h/4)
         r = (4 * d[1:] - d[:-1]) / 3  # R(h), R(h/2)
         one_sided = 2 * q[:, 1:] - q[:, :-1]
-        disagreement = np.abs([r[0] - r[1], *(one_sided[0] - one_sided[1])]).max()
-        if disagreement <= max(noise, tolerance / 10 * np.abs(q).max()):
-            numeric = float(16 * r[1] - r[0]) / 15
-            error = _relative_error(analytic, numeric, max(noise, 10 * disagreement) / tolerance)
-            ratio = (d[0] - d[1]) / (d[1] - d[2]) if abs(d[1] - d[2]) > 10 * noise else None
-            return error, numeric, False, ratio
         reach = max(reach, np.abs(q).max())
+        disagreement = np.abs([r[0] - r[1], *(one_sided[0] - one_sided[1])]).max()
+        limit = max(min(10 * noise, best / 2), tolerance / 10 * reach)
+        if noise <= best and disagreement <= limit:
+            value = float(16 * r[1] - r[0]) / 15
+            ratio = (d[0] - d[1]) / (d[1] - d[2]) if abs(d[1] - d[2]) > 10 * noise else None
+            return value, value, max(noise, 10 * disagreement), ratio
+        best = min(best, disagreement)
         for side, (coarse, fine) in zip(sides, one_sided, strict=True):
-            side.append((abs(fine - coarse) + noise, fine, noise))
-
+            side.append((abs(fine - coarse) + noise, float(fine)))
     if not sides[0]:
         return NOT_FINITE
-    doubts, derivatives, noises = zip(*map(min, sides), strict=True)
-    low, high = sorted(derivatives)
-    nearest = min(max(analytic, low), high)
-    error = _relative_error(analytic, nearest, max(abs(low), abs(high), max(noises) / tolerance))
-    return error, float(nearest), high - low > max(*doubts, tolerance * reach), None
+    bounds = [slope + sign * doubt for doubt, slope in map(min, sides) for sign in (-1, 1)]
+    return min(bounds), max(bounds), 0.0, None
 
 
-def _complex(weights, tolerance, move, scale, analytic):
-    """Compare with the complex step.
+def _complex(weights, move, x, v):
+    """The derivative by the complex step, as `_central` returns it.
 
     For an analytic function phi(i h) = phi + i h phi' - h^2 phi''/2 - i h^3 phi'''/6 + ..., hence
     Im phi(i h) / h = phi' - h^2 phi'''/6 + ... Nothing is subtracted, so h = 1e-30 loses no digit
-    and the h^2 term vanishes. Not analytic: `abs`, `.real`, `.conj`.
+    and the h^2 term vanishes. The noise is that of Im f. Not analytic: `abs`, `.real`, `.conj`.
     """
-    h = COMPLEX_STEP * scale
-    outputs = move(1j * h)
+    outputs = move(1j * COMPLEX_STEP)
     if not np.iscomplexobj(outputs):
         raise TypeError("forward made complex inputs real, so it is not analytic: use 'central'")
-    terms = weights * outputs.imag / h
-    noise = AMPLIFICATION * EPS * np.linalg.norm(terms)
-    error = _relative_error(analytic, terms.sum(), noise / tolerance)
-    return (error, float(terms.sum()), False, None) if np.isfinite(outputs).all() else NOT_FINITE
-
-
-def _relative_error(analytic, numeric, floor):
-    difference = abs(analytic - numeric)
-    return float(difference / max(abs(analytic), abs(numeric), floor)) if difference else 0.0
+    if not np.isfinite(outputs).all():
+        return NOT_FINITE
+    terms = weights * outputs.imag / COMPLEX_STEP
+    return float(terms.sum()), float(terms.sum()), ROUNDING * np.linalg.norm(terms), None
 
 
 def _directions(shape, kind, n_directions, rng):
@@ -292,16 +274,6 @@ def _flatten(arrays):
     return np.concatenate([np.ravel(array) for array in arrays])
 
 
-def _summarise(name, shape, kind, found):
-    if not found:
-        return InputReport(name, shape, kind)
-    ratios = [result[3] for result in found if result[3] is not None]
-    ratio = float(np.mean(ratios)) if ratios else None
-    kinks = sum(bool(result[2]) for result in found)
-    error, numeric, _, _, *where = max(found, key=lambda result: result[0])
-    return InputReport(name, shape, kind, len(found), kinks, ratio, error, numeric, *where)
-
-
 def _checked(what, arrays, names=None, like=None):
     """Copies of `arrays`, which must be float64 and have the shapes of `like`; None stays None."""
     arrays = arrays if isinstance(arrays, (tuple, list)) else [arrays]
@@ -314,8 +286,9 @@ def _checked(what, arrays, names=None, like=None):
             raise ValueError(f"{name} must have shape {like[i].shape}, got {array.shape}")
         if array is not None and array.dtype != np.float64:
             raise TypeError(
-                f"{name} has dtype {array.dtype}, expected float64: other types hide small errors. "
-                "Convert inputs with .astype(np.float64), or keep labels and indices out of them"
+                f"{name} has dtype {array.dtype}, expected float64: else rounding hides errors. "
+                "Convert inputs with .astype(np.float64), avoid casts on the way, and let integers "
+                "such as labels come from outside"
             )
     return arrays
 

@@ -30,7 +30,8 @@ class Plan(NamedTuple):
     activation: np.ndarray  # code of its activation
     weight: np.ndarray  # where its weight (H_in, H_out) begins in the parameter buffer
     bias: np.ndarray  # where its bias (H_out,) begins there, right behind the weight
-    output: np.ndarray  # where its output begins in a workspace, per row of the batch
+    source: np.ndarray  # where what it reads begins in a workspace, per row of the batch
+    output: np.ndarray  # where its output begins there
     n_encoder: int  # layers of the encoder, the heads included
     latent_dim: int  # Z
     latent: int  # where z begins in a workspace, per row
@@ -44,15 +45,17 @@ def plan_model(n_features, hidden_layer_sizes, latent_dim, activation, likelihoo
     """The Plan of a VAE D -> H... -> Z -> reversed(H)... -> D with dense layers."""
     encoder = [n_features, *hidden_layer_sizes, 2 * latent_dim]
     decoder = [latent_dim, *reversed(hidden_layer_sizes), n_features]
-    layers, latent, parameters, width = [], 0, 0, 0
+    layers, parameters, width = [], 0, 0
     for sizes in (encoder, decoder):
+        latent, width = width, width + sizes[0]  # of the encoder it is x
+        read = latent
         for fan_in, fan_out in pairwise(sizes):
             bias = parameters + fan_in * fan_out
-            layers.append((fan_in, fan_out, ACTIVATIONS.index(activation), parameters, bias, width))
+            layers.append(
+                (fan_in, fan_out, ACTIVATIONS.index(activation), parameters, bias, read, width)
+            )
             parameters = bias + fan_out
-            width += fan_out
-        if sizes is encoder:
-            latent, width = width, width + latent_dim
+            read, width = width, width + fan_out
     columns = [np.array(column) for column in zip(*layers, strict=True)]
     n_encoder = len(encoder) - 1
     columns[2][[n_encoder - 1, -1]] = IDENTITY  # the heads, and the decoder's output
@@ -64,24 +67,25 @@ def plan_model(n_features, hidden_layer_sizes, latent_dim, activation, likelihoo
 class Workspace(NamedTuple):
     """What a step writes besides parameters; all that backward needs is here, for all to see."""
 
-    x: np.ndarray  # (B, D) the batch, after binarisation
     eps: np.ndarray  # (B, Z) its noise
-    outputs: np.ndarray  # flat: per layer its output (B, H_out), after the heads z (B, Z)
+    outputs: (
+        np.ndarray
+    )  # flat: x (B, D), each encoder layer's output (B, H_out), z (B, Z), each decoder layer's
     deltas: np.ndarray  # flat, same places: the gradient of the loss by each output
     nll: np.ndarray  # (B,)
     kl: np.ndarray  # (B,)
+    dnoise: np.ndarray  # (B,) the gradient by decoder.noise_logvar (Gaussian), row by row
 
 
 def make_workspace(plan, n_rows, dtype):
     """A Workspace for up to n_rows rows."""
-    D, Z = int(plan.fan_in[0]), plan.latent_dim
     return Workspace(
-        x=np.zeros((n_rows, D), dtype),
-        eps=np.zeros((n_rows, Z), dtype),
+        eps=np.zeros((n_rows, plan.latent_dim), dtype),
         outputs=np.zeros(n_rows * plan.width, dtype),
         deltas=np.zeros(n_rows * plan.width, dtype),
         nll=np.zeros(n_rows, dtype),
         kl=np.zeros(n_rows, dtype),
+        dnoise=np.zeros(n_rows, dtype),
     )
 
 

@@ -72,7 +72,7 @@ def read(path):
     try:
         facts = json.loads(document)
         version = facts.pop("format")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(f"{path}: its metadata cannot be read ({error!r})") from error
     if version != FORMAT:
         raise StorageError(
@@ -81,8 +81,8 @@ def read(path):
     return arrays, facts
 
 
-def fill(path, arrays, targets):
-    """Copy {name: array}, read from path, into {name: target}; both must agree in every respect."""
+def compare(path, arrays, targets):
+    """Raise unless {name: array}, read from path, are what {name: target} can hold."""
     if arrays.keys() != targets.keys():
         odd = ", ".join(sorted(arrays.keys() ^ targets.keys()))
         raise StorageError(f"{path}: arrays are missing or not expected: {odd}")
@@ -95,11 +95,10 @@ def fill(path, arrays, targets):
             )
         if not np.isfinite(array).all():
             raise StorageError(f"{path}: {name} has values that are NaN or infinite")
-        target[...] = array
 
 
 def _plain(value):
-    """NumPy's numbers as Python's, for JSON."""
-    if isinstance(value, np.generic):
-        return value.item()
+    """NumPy's numbers and arrays as Python's, for JSON."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
     raise TypeError(f"{value!r} cannot be kept in a model file")

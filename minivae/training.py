@@ -1,9 +1,11 @@
 """Epochs, batches and threads around the step of `objective.py`, and what is remembered of them."""
 
 import contextlib
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +15,7 @@ from minivae.backend import one_blas_thread, processors
 from minivae.evaluation import elbo
 from minivae.kernels import BINARIZE, OPTIMIZERS, STREAM_ORDER, reference
 from minivae.objective import Recipe
-from minivae.parameters import Plan, initialise, make_workspace
+from minivae.parameters import Plan, initialise, make_workspace, named_views
 
 CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the clock and at Ctrl-C
 WORK_PER_THREAD = (
@@ -58,6 +60,21 @@ class State:
         theta = initialise(plan, seed, dtype)
         return cls(plan, theta, np.zeros((2, theta.size), dtype))
 
+    @classmethod
+    def unmade(cls, plan, dtype):
+        """The same in name and shape only: zeros that take no memory and cannot be written."""
+        zero = np.zeros((), dtype)
+        P = plan.n_parameters
+        return cls(plan, np.broadcast_to(zero, P), np.broadcast_to(zero, (2, P)))
+
+    def arrays(self):
+        """{name: view} of all that a file keeps: parameters and the optimiser's moments."""
+        arrays = named_views(self.plan, self.theta)
+        for slot, moment in enumerate(self.moments):
+            views = named_views(self.plan, moment)
+            arrays |= {f"optimizer.{slot}.{name}": view for name, view in views.items()}
+        return arrays
+
 
 class Progress(NamedTuple):
     """Where an epoch stands; nll and kl are means over the rows seen in it, in nats."""
@@ -74,7 +91,8 @@ def train(machine, recipe, state, X, X_valid, n_epochs, n_threads, show):
     FloatingPointError if the loss is no longer finite.
     """
     total = len(X) * n_epochs
-    with tqdm(total=total, unit=" rows", unit_scale=True, disable=not show) as bar:
+    line = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
+    with tqdm(total=total, bar_format=line, disable=not show) as bar:
         for _ in range(n_epochs):
             begin, before = time.perf_counter(), bar.n
             for progress in train_epoch(machine, recipe, state, X, n_threads):
@@ -117,13 +135,13 @@ def train_epoch(machine, recipe, state, X, n_threads):
     """
     n, plan, theta = len(X), state.plan, state.theta
     batch = min(recipe.batch_size, n)
-    workers = count_threads(n_threads, plan, batch)
+    workers = 1 if machine.k is reference else count_threads(n_threads, plan, batch)
     data = X.view()
     data.flags.writeable = False  # one type of array for compiled code, and a safeguard
     order = shuffled(n, recipe.seed, state.epochs)
-    work = [make_workspace(plan, -(-batch // workers), theta.dtype) for _ in range(workers)]
-    gradients = np.zeros((workers, theta.size), theta.dtype)
-    totals = np.zeros((workers, 2))
+    work = make_workspace(plan, batch, theta.dtype)
+    gradient = np.empty_like(theta)
+    totals = np.zeros(2)
     barrier = np.zeros(2, np.int64)
 
     done, steps = 0, 1
@@ -133,20 +151,36 @@ def train_epoch(machine, recipe, state, X, n_threads):
         while done < n:
             rows = order[done : done + steps * batch]
             begin = time.perf_counter()
-            jobs = [
-                threads.submit(machine.train, plan, recipe, data, rows, state.steps, theta,
-                               state.moments, gradients, work[i], totals, barrier, i)
-                for i in range(workers)
-            ]  # fmt: skip
-            for job in jobs:
-                job.result()
+            share = partial(machine.train, plan, recipe, data, rows, state.steps, theta,
+                            state.moments, gradient, work, totals, barrier)  # fmt: skip
+            run_together(threads, share, workers)
             seconds = time.perf_counter() - begin
             done += len(rows)
             state.steps += -(-len(rows) // batch)
             steps = max(1, min(2 * steps, int(steps * CHUNK_SECONDS / seconds)))
-            nll, kl = (totals.sum(axis=0) / done).tolist()
+            nll, kl = (totals / done).tolist()
             yield Progress(done, nll, kl)
     state.epochs += 1
+
+
+def run_together(threads, share, workers):
+    """share(i, workers) for each worker i, on threads of their own.
+
+    They wait for each other inside, so none may begin unless all do: Ctrl-C can come in between.
+    """
+    gate = threading.Barrier(workers)
+
+    def work(i):
+        gate.wait()
+        share(i, workers)
+
+    try:
+        jobs = [threads.submit(work, i) for i in range(workers)]
+        for job in jobs:
+            job.result()
+    except BaseException:
+        gate.abort()
+        raise
 
 
 def count_threads(n_threads, plan, batch_size):

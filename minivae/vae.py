@@ -9,18 +9,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from minivae import evaluation, storage
 from minivae.backend import machine
-from minivae.gradcheck import check_gradient
-from minivae.kernels import (
-    BINARIZE,
-    STREAM_BINARIZE,
-    STREAM_PIXELS,
-    STREAM_POSTERIOR,
-    STREAM_PRIOR,
-    reference,
-)
+from minivae.kernels import BINARIZE, STREAM_BINARIZE, STREAM_POSTERIOR, reference
 from minivae.parameters import named_views, plan_model
 from minivae.training import State, make_recipe, train
-from minivae.validation import SETTINGS, check_count, check_settings, check_X, seed_of, warn_of_grey
+from minivae.validation import (
+    SETTINGS,
+    check_count,
+    check_settings,
+    check_values,
+    check_X,
+    seed_of,
+    warn_of_grey,
+)
 
 
 class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -164,7 +164,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def reconstruct(self, X):
         """Decoder means at the posterior means of X, (n, D)."""
-        return self._decode(self.transform(X))
+        check_is_fitted(self)
+        return self._decode(self._encode(self._check_X(X))[0])
 
     def sample(self, n_samples=1, random_state=None):
         """Draws of x from the model, (n_samples, D): z from N(0, I), then x from p(x|z).
@@ -174,16 +175,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
-        seed = self._seed(random_state)
-        z = np.empty((n_samples, self._n_features_out), self._state.theta.dtype)
-        reference.random_normal(seed, STREAM_PRIOR, 0, 0, z)
-        x = self._decode(z)
-        if self.likelihood == "bernoulli":
-            reference.random_binarize(x, seed, STREAM_PIXELS, 0, 0)
-            return x
-        noise = np.empty_like(x)
-        reference.random_normal(seed, STREAM_PIXELS, 0, 0, noise)
-        return x + np.exp(self.parameters_["decoder.noise_logvar"] / 2) * noise
+        return evaluation.sample(*self._model, n_samples, self._seed(random_state))
 
     def elbo(self, X, n_samples=1, random_state=None):
         """ELBO of each row of X (n,), in nats, from n_samples posterior draws: unbiased.
@@ -201,22 +193,19 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         In expectation a lower bound that tightens with n_samples and is never below the ELBO
         (Burda, Grosse, Salakhutdinov 2015). The same posterior noise serves every row and call.
         """
+        return self._score_samples(X, n_samples)
+
+    def _score_samples(self, X, n_samples):
         check_is_fitted(self)
         check_count("n_samples", n_samples)
         X = self._check_X(X)
         if self.likelihood == "bernoulli" and self.binarize is None:
             warn_of_grey(X)
-        return evaluation.log_likelihood(
-            *self._model,
-            X,
-            self._binarize,
-            self.seed_,
-            n_samples,
-        )
+        return evaluation.log_likelihood(*self._model, X, self._binarize, self.seed_, n_samples)
 
     def score(self, X, y=None):
         """Mean of `score_samples` over the rows of X: an estimate of mean ln p(x) in nats."""
-        return float(np.mean(self.score_samples(X)))
+        return float(np.mean(self._score_samples(X, n_samples=100)))
 
     # --- gradients ------------------------------------------------------------------------------
 
@@ -236,27 +225,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Returns the Report of `minivae.gradcheck.check_gradient` (which takes the options): per
         parameter the worst relative error; `.passed`, `.worst`, and as text a table.
         """
-        X, eps = (a.astype(np.float64) for a in self._with_noise(X, eps))
-        theta = self._state.theta.astype(np.float64)
-        views = named_views(self._state.plan, theta)
-
-        def losses_and_gradient(values):
-            for view, value in zip(views.values(), values, strict=True):
-                view[...] = value
-            return evaluation.losses_and_gradient(
-                machine(self.device), self._state.plan, theta, X, eps, self.beta
-            )
-
-        def forward(*values):
-            return losses_and_gradient(values)[0]
-
-        def backward(*values_and_dlosses):
-            gradient = losses_and_gradient(values_and_dlosses[:-1])[1]
-            return list(named_views(self._state.plan, gradient).values())
-
-        start = [view.copy() for view in views.values()]
-        mean = np.full(len(X), 1 / len(X))
-        return check_gradient(forward, backward, start, names=list(views), dout=[mean], **options)
+        X, eps = self._with_noise(X, eps)
+        return evaluation.check_gradients(*self._model, X, eps, self.beta, **options)
 
     def _with_noise(self, X, eps):
         """X, binarised, and eps, both checked; initialises a model that was not fitted."""
@@ -281,6 +251,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def save(self, path):
         """Write the model, the optimiser's state and the history to path, as safetensors."""
         check_is_fitted(self)
+        self._check_unchanged()
         settings = self.get_params()
         if not isinstance(self.random_state, Integral):
             settings["random_state"] = None  # seed_ says what it stood for
@@ -293,7 +264,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "steps": self._state.steps,
             "history": self.history_,
         }
-        storage.write(path, self._arrays(), facts)
+        storage.write(path, self._state.arrays(), facts)
 
     @classmethod
     def load(cls, path):
@@ -307,32 +278,37 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             vae.n_features_in_ = int(facts["n_features"])
             if facts["feature_names"]:
                 vae.feature_names_in_ = np.array(facts["feature_names"], dtype=object)
-            vae._start(int(facts["seed"]))
+                if vae.feature_names_in_.shape != (vae.n_features_in_,):
+                    raise ValueError("feature_names are not one name per feature")
+            storage.compare(path, arrays, State.unmade(vae._make_plan(), vae.dtype).arrays())
+            vae._start(seed_of(int(facts["seed"])))
             vae._state.epochs, vae._state.steps = int(facts["epochs"]), int(facts["steps"])
             vae._state.history = {name: list(values) for name, values in facts["history"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            NotImplementedError,
+            OverflowError,
+        ) as error:
             raise storage.StorageError(f"{path}: does not describe a VAE ({error})") from error
-        storage.fill(path, arrays, vae._arrays())
+        for name, target in vae._state.arrays().items():
+            target[...] = arrays[name]
         return vae
-
-    def _arrays(self):
-        """{name: view} of everything that a file keeps: parameters and the optimiser's moments."""
-        arrays = dict(self.parameters_)
-        for slot, moment in enumerate(self._state.moments):
-            for name, view in named_views(self._state.plan, moment).items():
-                arrays[f"optimizer.{slot}.{name}"] = view
-        return arrays
 
     # --- inside ---------------------------------------------------------------------------------
 
     @property
     def parameters_(self):
         """{name: view} of the live parameters, sharing memory with the model."""
+        check_is_fitted(self)
         return named_views(self._state.plan, self._state.theta)
 
     @property
     def history_(self):
         """{name: list with one value per epoch}."""
+        check_is_fitted(self)
         return self._state.history
 
     @property
@@ -360,25 +336,38 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _check_X(self, X):
         """X as a C-contiguous array with the features of the model, which has parameters."""
-        array = check_X(X, self, self._state.theta.dtype)
-        validate_data(self, X, reset=False, skip_check_array=True)
-        return array
+        array = validate_data(self, X, reset=False, dtype=self._state.theta.dtype, order="C",
+                              ensure_all_finite=False)  # fmt: skip
+        return check_values(array, self.likelihood, "X", getattr(X, "columns", None))
 
     def _check_X_to_train(self, X):
         """The same for any model; one without parameters gets its initial ones."""
         if hasattr(self, "_state"):
+            self._check_unchanged()
             return self._check_X(X)
         array = check_X(X, self, self.dtype)
         validate_data(self, X, skip_check_array=True)
         self._start()
         return array
 
+    def _check_unchanged(self):
+        """Raise if a setting that shapes the model is not what the model was made with."""
+        made, plan = self._state.plan, self._make_plan()
+        same = all(map(np.array_equal, made, plan))
+        if not same or self._state.theta.dtype != self.dtype:
+            raise ValueError(
+                "latent_dim, hidden_layer_sizes, activation, likelihood or dtype was changed after "
+                "fit; set it back, or call fit for a new model"
+            )
+
+    def _make_plan(self):
+        return plan_model(self.n_features_in_, self.hidden_layer_sizes, self.latent_dim,
+                          self.activation, self.likelihood)  # fmt: skip
+
     def _start(self, seed=None):
         """New parameters, empty history, the optimiser at rest."""
         self.seed_ = seed_of(self.random_state) if seed is None else seed
-        plan = plan_model(self.n_features_in_, self.hidden_layer_sizes, self.latent_dim,
-                          self.activation, self.likelihood)  # fmt: skip
-        self._state = State.new(plan, self.seed_, self.dtype)
+        self._state = State.new(self._make_plan(), self.seed_, self.dtype)
 
     def _seed(self, random_state):
         """The seed for a call; None takes the estimator's own random_state."""

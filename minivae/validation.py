@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from minivae.backend import DEVICES
+from minivae.backend import DEVICES, check_device
 from minivae.kernels import ACTIVATIONS, BINARIZE, LIKELIHOODS, OPTIMIZERS
 
 SETTINGS = {
@@ -35,6 +35,9 @@ SETTINGS = {
 
 def check_settings(vae):
     """Raise for settings that are wrong together, or that are not built yet."""
+    for name in ("latent_dim", "batch_size", "epochs", "n_threads"):
+        if isinstance(getattr(vae, name), bool):
+            raise ValueError(f"{name} must be an integer, got {getattr(vae, name)!r}")
     sizes = vae.hidden_layer_sizes
     if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
         raise ValueError(
@@ -43,6 +46,7 @@ def check_settings(vae):
     for name in ("beta", "learning_rate", "weight_decay"):
         if not np.isfinite(getattr(vae, name)):
             raise ValueError(f"{name} must be finite, got {getattr(vae, name)!r}")
+    check_device(vae.device)
     if vae.posterior == "full":
         raise NotImplementedError('posterior="full" is not built yet; use posterior="diagonal"')
     if vae.binarize is not None and vae.likelihood != "bernoulli":
@@ -77,9 +81,14 @@ def check_X(X, estimator, dtype, name="X"):
 
     Those are NaN and infinity, and for a Bernoulli likelihood what lies outside [0, 1].
     """
-    columns, likelihood = getattr(X, "columns", None), estimator.likelihood
+    columns = getattr(X, "columns", None)
     X = check_array(X, dtype=dtype, order="C", ensure_all_finite=False, input_name=name,
                     estimator=estimator)  # fmt: skip
+    return check_values(X, estimator.likelihood, name, columns)
+
+
+def check_values(X, likelihood, name, columns):
+    """X, or ValueError; see `check_X`. columns: their names, or None."""
     low, high = X.min(), X.max()  # NaN, if there is one
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = ~np.isfinite(X)
@@ -105,5 +114,5 @@ def warn_of_grey(X):
             "over 0 and 1: the result is a negative cross-entropy, not a log-likelihood, and must "
             'not be compared with one. Set binarize="stochastic" or "threshold", or binarise X.',
             UserWarning,
-            stacklevel=4,
+            stacklevel=4,  # whoever called score or score_samples
         )

@@ -1,0 +1,315 @@
+"""The pictures: what they show, where it lies, and what they refuse."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from scipy.special import ndtri
+
+from minivae import plots
+
+RNG = np.random.default_rng(0)
+SHAPE = (3, 4)
+IMAGES = RNG.random((35, 12))
+TABLE = RNG.normal(100.0, 5.0, (50, 7))
+CODES = RNG.normal(size=(50, 2))
+HISTORY = {
+    "loss": [150.0, 120.0, 110.25],
+    "nll": [145.0, 108.0, 95.0],
+    "kl": [5.0, 12.0, 15.25],
+    "elbo": [-150.0, -120.0, -110.25],
+    "seconds": [1.0, 1.0, 1.0],
+}
+HELD_OUT = HISTORY | {"valid_elbo": [-152.0, -123.0, -114.5]}
+FIRST = {name: values[:1] for name, values in HELD_OUT.items()}
+NAN = {name: [values[0], np.nan, np.nan] for name, values in HELD_OUT.items()}
+LONG = "a title that is much wider than its picture, for $5"
+EVERY_KIND = {
+    "curve": lambda: plots.learning_curve(HELD_OUT, test_elbo=-113.5),
+    "curve of 1 epoch": lambda: plots.learning_curve(FIRST),
+    "curve that ends in NaN": lambda: plots.learning_curve(NAN),
+    "grid": lambda: plots.image_grid(IMAGES, SHAPE, title="Random images"),
+    "grid of 1": lambda: plots.image_grid(IMAGES[:1], SHAPE, title=LONG),
+    "reconstructions": lambda: plots.reconstructions(IMAGES, IMAGES / 2, SHAPE),
+    "reconstructions of a table": lambda: plots.reconstructions(TABLE, TABLE + 1),
+    "samples": lambda: plots.samples(IMAGES, SHAPE),
+    "samples of a table": lambda: plots.samples(TABLE),
+    "manifold": lambda: plots.manifold(lambda Z: np.tile(Z, 6), SHAPE),
+    "scatter": lambda: plots.latent_scatter(CODES, np.arange(50) % 20),
+    "scatter without labels": lambda: plots.latent_scatter(CODES),
+}
+
+
+def pixels(figure):
+    """The saved figure, (height, width, 4)."""
+    file = io.BytesIO()
+    figure.savefig(file)
+    file.seek(0)
+    return imread(file)
+
+
+def tile(figure):
+    """The array that a picture made of images shows, NaN where it is empty."""
+    (ax,) = figure.axes
+    (image,) = ax.images
+    assert (image.get_cmap().name, image.get_clim(), image.origin) == ("gray", (0, 1), "upper")
+    return np.ma.filled(image.get_array(), np.nan)
+
+
+def curves(ax):
+    """The lines of an axes by the texts of its legend."""
+    names = [text.get_text().replace("\N{MINUS SIGN}", "-") for text in ax.get_legend().get_texts()]
+    return dict(zip(names, ax.lines, strict=True))
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_every_picture_has_a_white_border_so_nothing_is_cut_off(kind):
+    figure = EVERY_KIND[kind]()
+    image = pixels(figure)
+    assert figure.dpi == 150
+    assert max(image.shape) <= 1600
+    assert image.min() < 0.5  # it does show something
+    for edge in (image[0], image[-1], image[:, 0], image[:, -1]):
+        assert edge.min() == 1
+
+
+def test_learning_curve_shows_every_epoch_and_names_the_last_values():
+    figure = plots.learning_curve(HELD_OUT, test_elbo=-113.5)
+    elbo, nll, kl = figure.axes
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "ELBO (nats)",
+        "nll (nats)",
+        "kl (nats)",
+    ]
+    expected = [
+        (elbo, "train -110.25", HELD_OUT["elbo"]),
+        (elbo, "held-out -114.50", HELD_OUT["valid_elbo"]),
+        (nll, "last 95.000", HELD_OUT["nll"]),
+        (kl, "last 15.250", HELD_OUT["kl"]),
+    ]
+    for ax, name, values in expected:
+        np.testing.assert_array_equal(curves(ax)[name].get_xydata().T, [[1, 2, 3], values])
+    assert curves(elbo)["test -113.50"].get_ydata() == [-113.5, -113.5]
+
+
+def test_learning_curve_without_held_out_rows_has_one_elbo():
+    assert list(curves(plots.learning_curve(HISTORY).axes[0])) == ["train -110.25"]
+
+
+def test_learning_curve_of_one_epoch_has_one_whole_tick_and_a_visible_point():
+    figure = plots.learning_curve(FIRST)
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        low, high = ax.get_xlim()
+        assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1]
+        assert all(line.get_marker() == "o" for line in ax.lines)
+
+
+def test_image_grid_goes_row_by_row_and_leaves_the_rest_empty():
+    X = np.arange(5 * 12).reshape(5, 12) / 60
+    shown = tile(plots.image_grid(X, SHAPE, columns=3))
+    assert shown.shape == (2 * 3, 3 * 4)
+    for i, row in enumerate(X):
+        y, x = 3 * (i // 3), 4 * (i % 3)
+        np.testing.assert_array_equal(shown[y : y + 3, x : x + 4], row.reshape(SHAPE))
+    assert np.isnan(shown[3:, 8:]).all()
+
+
+def test_image_grid_draws_ink_on_its_side_of_grey_and_each_pixel_alike():
+    image = pixels(plots.image_grid([[0.0, 1.0, 1.0, 0.0]], (2, 2)))[..., 0]
+    assert set(np.unique(image)) == {0, 1}
+    dark = image == 0
+    height, width = dark.shape
+    assert dark[: height // 2, : width // 2].sum() == dark[height // 2 :, width // 2 :].sum() > 0
+    assert not dark[: height // 2, width // 2 :].any()
+
+
+def test_image_grid_keeps_the_dtype_and_the_data():
+    X = IMAGES.astype(np.float32)
+    before = X.copy()
+    assert tile(plots.image_grid(X, list(SHAPE))).dtype == np.float32
+    np.testing.assert_array_equal(X, before)
+
+
+@pytest.mark.parametrize("n, pairs, columns", [(1, 1, 1), (4, 1, 4), (19, 1, 10), (35, 3, 10)])
+def test_reconstructions_lie_below_their_originals(n, pairs, columns):
+    shown = tile(plots.reconstructions(IMAGES[:n], IMAGES[:n] / 2, SHAPE))
+    shown = shown.reshape(pairs, 2, 3, columns, 4).swapaxes(2, 3).reshape(pairs, 2, columns, 12)
+    originals = IMAGES[: pairs * columns].reshape(pairs, columns, 12)
+    np.testing.assert_array_equal(shown[:, 0], originals)
+    np.testing.assert_array_equal(shown[:, 1], originals / 2)
+
+
+def test_reconstructions_of_a_table_are_in_standard_deviations_of_the_data():
+    X = TABLE.copy()
+    X[:, 3] = 0.1  # constant: a column of its own unit
+    X[5, 0] = np.nan
+    figure = plots.reconstructions(X, X + 2)
+    data, made, difference = (ax.images[0] for ax in figure.axes[:3])
+    assert {image.get_clim() for image in (data, made, difference)} == {(-3, 3)}
+    scale = np.nanstd(X, axis=0)
+    scale[3] = 1
+    wanted = ((X - np.nanmean(X, axis=0)) / scale)[:40]
+    # Differences of numbers near 100, kept to 1e-14, over a scale near 5.
+    close = {"rtol": 0, "atol": 1e-12}
+    np.testing.assert_allclose(np.ma.filled(data.get_array(), np.nan), wanted, **close)
+    np.testing.assert_allclose(np.ma.filled(made.get_array(), np.nan), wanted + 2 / scale, **close)
+    off = np.ma.filled(difference.get_array(), np.nan)
+    np.testing.assert_allclose(off, wanted * 0 + 2 / scale, **close)
+    assert np.isnan(off[5, 0])
+
+
+def test_samples_of_images_are_a_square_of_at_most_400():
+    assert tile(plots.samples(IMAGES, SHAPE)).shape == (6 * 3, 6 * 4)
+    assert tile(plots.samples(np.zeros((500, 1)), (1, 1))).shape == (20, 20)
+
+
+def test_samples_of_a_table_are_one_histogram_per_column():
+    figure = plots.samples(TABLE)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [f"column {j}" for j in range(7)]
+    for ax, column in zip(figure.axes, TABLE.T, strict=True):
+        edges = [bar.get_x() for bar in ax.patches] + [ax.patches[-1].get_corners()[1, 0]]
+        heights = [bar.get_height() for bar in ax.patches]
+        np.testing.assert_array_equal(heights, np.histogram(column, bins=21)[0])
+        np.testing.assert_allclose([edges[0], edges[-1]], [column.min(), column.max()])
+    assert len(plots.samples(np.zeros((3, 64))).axes) == 30
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e17])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_samples_of_a_constant_column_are_one_bar_even_with_rounding_noise(value, dtype):
+    column = np.full((9, 1), value, dtype=dtype)
+    column[0] *= 1 + np.finfo(dtype).eps
+    heights = [bar.get_height() for bar in plots.samples(column).axes[0].patches]
+    assert sorted(heights)[-2:] == [0, 9]
+
+
+def test_samples_leave_out_what_is_not_finite():
+    figure = plots.samples([[1.0, np.nan], [2.0, np.nan], [np.inf, np.nan]])
+    counts = [sum(bar.get_height() for bar in ax.patches) for ax in figure.axes]
+    assert counts == [2, 0]
+
+
+@pytest.mark.parametrize("n", [1, 4, 5])
+def test_manifold_decodes_the_quantile_midpoints_with_z1_rightwards_and_z2_upwards(n):
+    asked = []
+
+    def decode(Z):
+        asked.append(Z.copy())
+        return np.stack([Z[:, 0], Z[:, 1]], axis=1)  # an image of two pixels: z1 above z2
+
+    figure = plots.manifold(decode, (2, 1), n=n)
+    shown = tile(figure)
+    z = [ndtri((i + 0.5) / n) for i in range(n)]
+    assert [Z.shape for Z in asked] == [(n * n, 2)]
+    assert np.isfinite(asked[0]).all()
+    for row in range(n):
+        for column in range(n):
+            pixels_of_one = shown[2 * row : 2 * row + 2, column]
+            np.testing.assert_array_equal(pixels_of_one, [z[column], z[n - 1 - row]])
+    # Ticks stand at the middle of the image that they name.
+    (ax,) = figure.axes
+    for axis, index in ((ax.xaxis, lambda at: at - 0.5), (ax.yaxis, lambda at: n - 0.5 - at)):
+        names = [label.get_text().replace("\N{MINUS SIGN}", "-") for label in axis.get_ticklabels()]
+        at = [z[round(index(place))] for place in axis.get_ticklocs()]
+        assert names == [f"{value:.2f}" for value in at]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("$z_1$", "$z_2$")
+
+
+def test_latent_scatter_draws_each_class_and_the_prior():
+    names = [r"$\frac$", "_b", "c"]  # sorted; neither mathematics nor hidden
+    labels = np.array(names * 16 + ["c", "c"])
+    figure = plots.latent_scatter(CODES, labels)
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    one, two, *classes = ax.lines
+    for radius, circle in ((1, one), (2, two)):
+        np.testing.assert_allclose(np.hypot(*circle.get_data()), radius, rtol=1e-14)
+    for name, points in zip(names, classes, strict=True):
+        np.testing.assert_array_equal(points.get_xydata(), CODES[labels == name])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    assert ax.get_aspect() == 1
+    assert ax.get_xlim() == ax.get_ylim()
+    assert ax.get_xlim()[1] >= np.abs(CODES).max()
+
+
+def test_latent_scatter_tells_twenty_classes_apart():
+    classes = plots.latent_scatter(CODES, np.arange(50) % 20).axes[0].lines[2:]
+    assert len({(points.get_color(), points.get_marker()) for points in classes}) == 20
+
+
+def test_latent_scatter_without_labels_has_no_legend():
+    figure = plots.latent_scatter(CODES)
+    assert figure.legends == []
+    np.testing.assert_array_equal(figure.axes[0].lines[2].get_xydata(), CODES)
+
+
+@pytest.mark.parametrize(
+    "error, words, call",
+    [
+        (TypeError, "pass vae.history_", lambda: plots.learning_curve([1.0])),
+        (TypeError, "elbo, nll, kl", lambda: plots.learning_curve({"elbo": [1.0]})),
+        (
+            ValueError,
+            "'kl': 2",
+            lambda: plots.learning_curve(HISTORY | {"kl": [1.0, 2.0]}),
+        ),
+        (
+            ValueError,
+            "one epoch or more",
+            lambda: plots.learning_curve({"elbo": [], "nll": [], "kl": []}),
+        ),
+        (ValueError, "X must be a non-empty 2-D", lambda: plots.image_grid(IMAGES[0], SHAPE)),
+        (ValueError, "X must be a non-empty 2-D", lambda: plots.image_grid(IMAGES[:0], SHAPE)),
+        (ValueError, "array of numbers, got <U1", lambda: plots.samples([["a"]])),
+        (ValueError, "product 12.*got \\(3, 5\\)", lambda: plots.image_grid(IMAGES, (3, 5))),
+        (ValueError, "product 12", lambda: plots.image_grid(IMAGES, (-3, -4))),
+        (ValueError, "product 12", lambda: plots.image_grid(IMAGES, (3.0, 4.0))),
+        (ValueError, "product 12", lambda: plots.image_grid(IMAGES, (3, 4, 1))),
+        (ValueError, "product 12", lambda: plots.image_grid(IMAGES, 12)),
+        (ValueError, "columns .* got 0", lambda: plots.image_grid(IMAGES, SHAPE, columns=0)),
+        (ValueError, "columns .* got 2.5", lambda: plots.image_grid(IMAGES, SHAPE, columns=2.5)),
+        (
+            ValueError,
+            "got 255; divide by 255",
+            lambda: plots.samples(np.full((2, 12), 255, np.uint8), SHAPE),
+        ),
+        (ValueError, "one shape", lambda: plots.reconstructions(TABLE, TABLE[1:])),
+        (ValueError, "product 12, .* X;", lambda: plots.reconstructions(IMAGES, IMAGES, (2, 2))),
+        (ValueError, "n must be", lambda: plots.manifold(np.cos, SHAPE, n=0)),
+        (ValueError, "product 2, .* decode", lambda: plots.manifold(np.cos, SHAPE)),
+        (
+            ValueError,
+            "9 rows of Z, got 8",
+            lambda: plots.manifold(lambda Z: Z[1:], (2, 1), n=3),
+        ),
+        (ValueError, "2 columns", lambda: plots.latent_scatter(TABLE)),
+        (ValueError, "finite", lambda: plots.latent_scatter([[0.0, np.nan]])),
+        (ValueError, "labels must be 50", lambda: plots.latent_scatter(CODES, [1, 2])),
+        (ValueError, "at most 20", lambda: plots.latent_scatter(CODES, np.arange(50))),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(error, words, call):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_pyplot_and_the_global_backend_stay_untouched(tmp_path):
+    code = """
+import sys
+import numpy as np
+from minivae import plots
+assert "matplotlib" not in sys.modules
+plots.manifold(lambda Z: Z, (2, 1), n=2).savefig("manifold.png")
+plots.learning_curve({"elbo": [-1.0], "nll": [1.0], "kl": [0.0]}).savefig("curve.png")
+plots.latent_scatter(np.zeros((2, 2)), [0, 1]).savefig("scatter.png")
+plots.reconstructions(np.eye(3), np.eye(3)).savefig("table.png")
+plots.samples(np.eye(3)).savefig("samples.png")
+print("matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (run.returncode, run.stdout.split(), run.stderr) == (0, ["True", "False"], "")
