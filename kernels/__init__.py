@@ -32,3 +32,7 @@ STREAM_PRIOR, STREAM_EVALUATION, STREAM_SCORE, STREAM_PIXELS = range(4, 8)
 # A log-variance is held within +-LOGVAR_BOUND before exp, so that float32 never overflows:
 # exp(30) is 1e13, and its square still fits. Outside, the gradient is 0.
 LOGVAR_BOUND = 30.0
+
+# Moments of an optimiser whose size is below this become 0. A weight that gets no gradient any more
+# would else let them decay into denormal numbers, on which processors are a hundred times slower.
+NEGLIGIBLE = 1e-30

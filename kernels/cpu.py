@@ -28,6 +28,7 @@ from .formulas import (
     softplus_derivative,
     tanh,
     uniform,
+    unless_negligible,
 )
 
 FAST = OPTIONS | {"fastmath": OPTIONS["fastmath"] | {"reassoc"}}  # sums may be regrouped
@@ -276,7 +277,7 @@ def sgd(theta, gradient, velocity, learning_rate, momentum, weight_decay):
     rate, decay = theta.dtype.type(learning_rate), theta.dtype.type(weight_decay)
     inertia = theta.dtype.type(momentum)
     for i in range(theta.size):
-        v = inertia * velocity[i] + (gradient[i] + decay * theta[i])
+        v = unless_negligible(inertia * velocity[i] + (gradient[i] + decay * theta[i]))
         velocity[i] = v
         theta[i] -= rate * v
 
@@ -301,8 +302,8 @@ def adam(theta, gradient, first, second, step, learning_rate, beta1, beta2, epsi
     unbias = theta.dtype.type(1 / (1 - beta2**step))
     for i in range(theta.size):
         g = gradient[i] + decay * theta[i]
-        m = b1 * first[i] + c1 * g
-        v = b2 * second[i] + c2 * (g * g)
+        m = unless_negligible(b1 * first[i] + c1 * g)
+        v = unless_negligible(b2 * second[i] + c2 * (g * g))
         first[i] = m
         second[i] = v
         theta[i] -= rate * m / (np.sqrt(v * unbias) + tiny)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from . import LOGVAR_BOUND
+from . import LOGVAR_BOUND, NEGLIGIBLE
 
 # numpy's error model: without it a test for 0 before each division keeps loops scalar.
 # Regrouping ("reassoc") is not among the flags here: the range reductions depend on their order.
@@ -152,6 +152,12 @@ def hold_logvar(logvar):
 def is_held(logvar):
     """Whether hold_logvar changes it, and so its gradient is 0; NaN is not held."""
     return abs(logvar) > type(logvar)(LOGVAR_BOUND)
+
+
+@jit
+def unless_negligible(moment):
+    """moment, or 0 if its size is below NEGLIGIBLE."""
+    return type(moment)(0) if abs(moment) < type(moment)(NEGLIGIBLE) else moment
 
 
 # --- random numbers -----------------------------------------------------------------------------

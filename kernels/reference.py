@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from . import IDENTITY, LOGVAR_BOUND, RELU, SIGMOID, SOFTPLUS, TANH
+from . import IDENTITY, LOGVAR_BOUND, NEGLIGIBLE, RELU, SIGMOID, SOFTPLUS, TANH
 
 # --- layers -------------------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ def sgd(theta, gradient, velocity, learning_rate, momentum, weight_decay):
     weight_decay * theta is the gradient of weight_decay / 2 * |theta|^2, a N(0, 1 / weight_decay)
     prior on the parameters. It acts here, not in the reported loss.
     """
-    velocity[:] = momentum * velocity + (gradient + weight_decay * theta)
+    velocity[:] = _unless_negligible(momentum * velocity + (gradient + weight_decay * theta))
     theta -= learning_rate * velocity
 
 
@@ -254,8 +254,8 @@ def adam(theta, gradient, first, second, step, learning_rate, beta1, beta2, epsi
     theta -= learning_rate * first_hat / (sqrt(second_hat) + epsilon).
     """
     g = gradient + weight_decay * theta
-    first[:] = beta1 * first + (1 - beta1) * g
-    second[:] = beta2 * second + (1 - beta2) * (g * g)
+    first[:] = _unless_negligible(beta1 * first + (1 - beta1) * g)
+    second[:] = _unless_negligible(beta2 * second + (1 - beta2) * (g * g))
     first_hat = first / (1 - beta1**step)
     second_hat = second / (1 - beta2**step)
     theta -= learning_rate * first_hat / (np.sqrt(second_hat) + epsilon)
@@ -285,6 +285,10 @@ def join(barrier, workers):
 def _minus_abs(a):
     """-|a|, also along the complex step (np.abs would not be analytic)."""
     return np.where(a < 0, a, -a)
+
+
+def _unless_negligible(moment):
+    return np.where(abs(moment) < NEGLIGIBLE, 0, moment)
 
 
 def _softplus(a):

@@ -5,7 +5,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -92,10 +91,12 @@ def train(machine, recipe, state, X, X_valid, n_epochs, n_threads, show):
     """
     total = len(X) * n_epochs
     line = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
-    with tqdm(total=total, bar_format=line, disable=not show) as bar:
+    batch = min(recipe.batch_size, len(X))
+    crew = Crew(machine, state.plan, batch, state.theta.dtype, n_threads)
+    with crew, tqdm(total=total, bar_format=line, disable=not show) as bar:
         for _ in range(n_epochs):
             begin, before = time.perf_counter(), bar.n
-            for progress in train_epoch(machine, recipe, state, X, n_threads):
+            for progress in train_epoch(recipe, state, X, crew):
                 values = losses(progress, recipe.beta)
                 if not np.isfinite(values["loss"]):
                     raise FloatingPointError(
@@ -127,60 +128,71 @@ def describe(values, history):
     return f"loss {values['loss']:.2f}, ELBO {values['elbo']:.2f}{held_out}"
 
 
-def train_epoch(machine, recipe, state, X, n_threads):
+def train_epoch(recipe, state, X, crew):
     """One pass over X (n, D) in the epoch's order: yields Progress after each chunk of steps.
 
     Steps are numbered through all epochs, and a step's noise depends on its number, so an epoch
     does the same however it came to be run.
     """
-    n, plan, theta = len(X), state.plan, state.theta
-    batch = min(recipe.batch_size, n)
-    workers = 1 if machine.k is reference else count_threads(n_threads, plan, batch)
+    n, batch = len(X), min(recipe.batch_size, len(X))
     data = X.view()
     data.flags.writeable = False  # one type of array for compiled code, and a safeguard
     order = shuffled(n, recipe.seed, state.epochs)
-    work = make_workspace(plan, batch, theta.dtype)
-    gradient = np.empty_like(theta)
-    totals = np.zeros(2)
-    barrier = np.zeros(2, np.int64)
-
-    done, steps = 0, 1
-    with contextlib.ExitStack() as stack:
-        threads = stack.enter_context(ThreadPoolExecutor(workers))
-        stack.enter_context(one_blas_thread())
-        while done < n:
-            rows = order[done : done + steps * batch]
-            begin = time.perf_counter()
-            share = partial(machine.train, plan, recipe, data, rows, state.steps, theta,
-                            state.moments, gradient, work, totals, barrier)  # fmt: skip
-            run_together(threads, share, workers)
-            seconds = time.perf_counter() - begin
-            done += len(rows)
-            state.steps += -(-len(rows) // batch)
-            steps = max(1, min(2 * steps, int(steps * CHUNK_SECONDS / seconds)))
-            nll, kl = (totals / done).tolist()
-            yield Progress(done, nll, kl)
+    totals, done = np.zeros(2), 0
+    while done < n:
+        rows = order[done : done + crew.steps * batch]
+        crew.run(recipe, state, data, rows, totals)
+        done += len(rows)
+        state.steps += -(-len(rows) // batch)
+        nll, kl = (totals / done).tolist()
+        yield Progress(done, nll, kl)
     state.epochs += 1
 
 
-def run_together(threads, share, workers):
-    """share(i, workers) for each worker i, on threads of their own.
+class Crew:
+    """The threads that train together, and the buffers that they share, for `with`.
 
-    They wait for each other inside, so none may begin unless all do: Ctrl-C can come in between.
+    steps is how many of them to run before the next look at the clock.
     """
-    gate = threading.Barrier(workers)
 
-    def work(i):
-        gate.wait()
-        share(i, workers)
+    def __init__(self, machine, plan, batch, dtype, n_threads):
+        self.machine, self.steps = machine, 1
+        self.workers = 1 if machine.k is reference else count_threads(n_threads, plan, batch)
+        self.work = make_workspace(plan, batch, dtype)
+        self.gradient = np.empty(plan.n_parameters, dtype)
+        self.barrier = np.zeros(2, np.int64)
+        self._stack = contextlib.ExitStack()
 
-    try:
-        jobs = [threads.submit(work, i) for i in range(workers)]
-        for job in jobs:
-            job.result()
-    except BaseException:
-        gate.abort()
-        raise
+    def __enter__(self):
+        self._stack.enter_context(one_blas_thread())
+        self.threads = self._stack.enter_context(ThreadPoolExecutor(self.workers))
+        return self
+
+    def __exit__(self, *error):
+        return self._stack.__exit__(*error)
+
+    def run(self, recipe, state, data, rows, totals):
+        """Train on these rows of data; afterwards `steps` is what takes CHUNK_SECONDS."""
+        begin = time.perf_counter()
+        # Workers wait for each other, so none may begin unless all do; Ctrl-C can come in between.
+        gate = threading.Barrier(self.workers)
+
+        def work(worker):
+            gate.wait()
+            self.machine.train(
+                state.plan, recipe, data, rows, state.steps, state.theta, state.moments,
+                self.gradient, self.work, totals, self.barrier, worker, self.workers,
+            )  # fmt: skip
+
+        try:
+            jobs = [self.threads.submit(work, worker) for worker in range(self.workers)]
+            for job in jobs:
+                job.result()
+        except BaseException:
+            gate.abort()
+            raise
+        chunks = CHUNK_SECONDS / (time.perf_counter() - begin)
+        self.steps = max(1, min(2 * self.steps, int(self.steps * chunks)))
 
 
 def count_threads(n_threads, plan, batch_size):
@@ -193,6 +205,6 @@ def count_threads(n_threads, plan, batch_size):
 
 def shuffled(n, seed, epoch):
     """The order of n rows in an epoch: a permutation that depends on (seed, epoch) alone."""
-    words = np.empty((n, 2), np.uint32)
+    words = np.empty((1, n), np.uint32)
     reference.random_words(seed, STREAM_ORDER, epoch, 0, words)
-    return np.lexsort((words[:, 1], words[:, 0]))
+    return np.argsort(words[0], kind="stable")
