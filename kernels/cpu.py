@@ -119,11 +119,11 @@ def activation_backward(dy, y, activation):
 
 
 @compiled
-def sum_rows(dy, dbias):
+def sum_rows(dy, first, dbias):
     for j in range(dbias.size):
         dbias[j] = dy.dtype.type(0)
     for i in range(dy.shape[0]):
-        row = dy[i]
+        row = dy[i][first : first + dbias.size]
         for j in range(row.size):
             dbias[j] += row[j]
 

@@ -63,9 +63,12 @@ def activation_backward(dy, y, activation):
         assert activation == IDENTITY
 
 
-def sum_rows(dy, dbias):
-    """dbias_j = sum_i dy_ij, for dy (B, H): with a = x W + bias, da_ij / dbias_j = 1."""
-    dbias[:] = dy.sum(axis=0)
+def sum_rows(dy, first, dbias):
+    """dbias (h,) = the columns of dy (B, H) from `first` on, each summed over the rows.
+
+    With a = x W + bias, da_ij / dbias_j = 1, so dL/dbias_j = sum_i dL/da_ij.
+    """
+    dbias[:] = dy[:, first : first + dbias.size].sum(axis=0)
 
 
 # --- the posterior q(z|x) = N(mu, diag(exp(logvar))) --------------------------------------------

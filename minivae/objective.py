@@ -164,12 +164,13 @@ def layer_gradient(plan, layer, work, batch, gradient, worker, workers):
     first, last = share(plan.fan_in[layer], worker, workers)
     k.matmul(h[:, first:last].T, dy, weight(plan, layer, gradient)[first:last])
     first, last = share(plan.fan_out[layer], worker, workers)
-    k.sum_rows(dy[:, first:last], bias(plan, layer, gradient)[first:last])
+    k.sum_rows(dy, first, bias(plan, layer, gradient)[first:last])
 
 
 def noise_gradient(plan, work, batch, gradient):
     """The gradient by decoder.noise_logvar: the sum over the batch of what each row has to say."""
-    k.sum_rows(work.dnoise[: batch.B].reshape((batch.B, 1)), gradient[plan.noise : plan.noise + 1])
+    dnoise = work.dnoise[: batch.B].reshape((batch.B, 1))
+    k.sum_rows(dnoise, 0, gradient[plan.noise : plan.noise + 1])
 
 
 def share(n, worker, workers):

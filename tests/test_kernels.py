@@ -152,7 +152,7 @@ def activation_pair(k, code):
     def backward(y, bias, dy):
         dbias = np.empty_like(bias)
         k.activation_backward(dy, forward(y, bias), code)
-        k.sum_rows(dy, dbias)
+        k.sum_rows(dy, 0, dbias)
         return dy, dbias
 
     return forward, backward
@@ -273,7 +273,7 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
         # y + bias is rounded: relu moves by as much, the others by |a f'| <= |f| + 1.
         "bias_activation": [Out(a, abs(f) + np.minimum(abs(a + bias), 1)), bias, code],
         "activation_backward": [Out(a), target, code],
-        "sum_rows": [a, dbias],
+        "sum_rows": [a, 0, dbias],
         "sample_gaussian": [
             a, b, c, Out(block, abs(a) + std * abs(c)), Out(rows, kl.sum(axis=1), m)
         ],

@@ -171,8 +171,8 @@ def second_draw(dz, mu, logvar, eps, kl_scale, dmu, dlogvar):
     reference.sample_gaussian_backward(dz, mu, logvar, eps, kl_scale, dmu, dlogvar)
 
 
-def bias_of_last_row(dy, dbias):
-    dbias[:] = dy[-1]
+def bias_of_last_row(dy, first, dbias):
+    dbias[:] = dy[-1, first : first + dbias.size]
 
 
 def leaky_in_place(dy, y, activation):
