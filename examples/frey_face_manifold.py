@@ -3,7 +3,7 @@
     python frey_face_manifold.py [--data-dir FOLDER] [--out FOLDER]
 
 The Frey Face video: 1965 frames of 28 x 20 pixels, Gaussian likelihood, one hidden layer of 200
-tanh units and batches of 100 as in the paper, here with Adam. Less than a minute.
+tanh units and batches of 100 as in the paper, here with Adam. About twenty seconds.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from minivae import plots
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data-dir", help="folder that has frey_face.npy (default: download)")
 parser.add_argument("--out", type=Path, default=Path("frey_manifold"), help="folder for pictures")
-parser.add_argument("--epochs", type=int, default=1000)
+parser.add_argument("--epochs", type=int, default=350)
 arguments = parser.parse_args()
 arguments.out.mkdir(parents=True, exist_ok=True)
 

@@ -1,0 +1,87 @@
+"""The gradients beside those of PyTorch's autograd, and its optimisers beside ours."""
+
+import numpy as np
+import pytest
+
+from minivae import VAE
+from minivae.kernels import ACTIVATIONS, LIKELIHOODS, OPTIMIZERS, STREAM_POSTERIOR, reference
+from minivae.training import shuffled
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[bench]'")
+pytestmark = pytest.mark.slow
+
+FUNCTIONS = {
+    "identity": lambda a: a,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": torch.nn.functional.softplus,
+}
+
+
+def loss_in_torch(vae, p, x, eps):
+    """The loss as a user of PyTorch would write it: p maps names to tensors that want gradients."""
+    f, n_hidden = FUNCTIONS[vae.activation], len(vae.hidden_layer_sizes)
+    h = x
+    for i in range(n_hidden):
+        h = f(h @ p[f"encoder.{i}.weight"] + p[f"encoder.{i}.bias"])
+    mu = h @ p["encoder.mu.weight"] + p["encoder.mu.bias"]
+    logvar = h @ p["encoder.logvar.weight"] + p["encoder.logvar.bias"]
+    posterior = torch.distributions.Normal(mu, torch.exp(logvar / 2))
+    prior = torch.distributions.Normal(torch.zeros_like(mu), torch.ones_like(mu))
+    h = mu + posterior.stddev * eps
+    for i in range(n_hidden):
+        h = f(h @ p[f"decoder.{i}.weight"] + p[f"decoder.{i}.bias"])
+    y = h @ p["decoder.out.weight"] + p["decoder.out.bias"]
+    if vae.likelihood == "bernoulli":
+        entries = torch.nn.functional.binary_cross_entropy_with_logits(y, x, reduction="none")
+    else:
+        std = torch.exp(p["decoder.noise_logvar"] / 2)
+        entries = -torch.distributions.Normal(y, std).log_prob(x)
+    kl = torch.distributions.kl_divergence(posterior, prior)
+    return (entries.sum(1) + vae.beta * kl.sum(1)).mean()
+
+
+def tensors(vae):
+    return {name: torch.tensor(a, requires_grad=True) for name, a in vae.parameters_.items()}
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_are_those_of_automatic_differentiation(activation, likelihood, device):
+    rng = np.random.default_rng(0)
+    X, eps = rng.random((9, 13)), rng.standard_normal((9, 3))
+    vae = VAE(3, hidden_layer_sizes=(11, 7), activation=activation, likelihood=likelihood, beta=0.7,
+              dtype="float64", device=device, random_state=0)  # fmt: skip
+    loss, gradients = vae.loss_and_gradients(X, eps)
+    p = tensors(vae)
+    expected = loss_in_torch(vae, p, torch.tensor(X), torch.tensor(eps))
+    expected.backward()
+    # Some hundred roundings in sums of numbers near 1.
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-13)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, p[name].grad.numpy(), rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_thirty_steps_of_each_optimiser(optimizer):
+    settings = {"sgd": {"momentum": 0.9}, "adam": {}, "adagrad": {}}[optimizer]
+    X = np.random.default_rng(1).random((16, 6))
+    vae = VAE(2, hidden_layer_sizes=(5,), activation="tanh", dtype="float64", device="reference",
+              optimizer=optimizer, learning_rate=0.01, weight_decay=0.1, batch_size=16,
+              random_state=0, **settings)  # fmt: skip
+    vae.loss_and_gradients(X)
+    p = tensors(vae)
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}
+    peer = kinds[optimizer](list(p.values()), lr=0.01, weight_decay=0.1, **settings)
+    for step in range(30):
+        order = shuffled(16, vae.seed_, step)
+        eps = np.empty((16, 2))
+        reference.random_normal(vae.seed_, STREAM_POSTERIOR, step, 0, eps)
+        peer.zero_grad()
+        loss_in_torch(vae, p, torch.tensor(X[order]), torch.tensor(eps)).backward()
+        peer.step()
+        vae.partial_fit(X)
+    for name, parameter in vae.parameters_.items():
+        np.testing.assert_allclose(parameter, p[name].detach().numpy(), rtol=1e-9, atol=1e-12)
