@@ -93,6 +93,7 @@ def sample_gaussian(mu, logvar, eps, z, kl):
 def sample_gaussian_backward(dz, mu, logvar, eps, kl_scale, dmu, dlogvar):
     """dmu, dlogvar of L = f(z) + kl_scale * sum(kl), given dz = df/dz; all (B, Z).
 
+    In training kl_scale is beta / B. What comes through z and what comes through kl add up:
     dz/dmu = 1 and dKL/dmu = mu, so                    dmu = dz + kl_scale mu.
     dz/dlogvar = eps std / 2, since d exp(l/2)/dl = exp(l/2)/2, and
     dKL/dlogvar = (exp(logvar) - 1) / 2, so  dlogvar = (dz eps std + kl_scale (std^2 - 1)) / 2.

@@ -21,7 +21,7 @@ from minivae import datasets, plots
 
 MODEL, HISTORY = "model.safetensors", "history.json"
 PICTURES = "learning_curve.png reconstructions.png samples.png manifold.png latent.png".split()
-EPOCHS, EPOCHS_DIGITS = 20, 200  # digits are few: 200 passes take seconds, then the ELBO is level
+EPOCHS, UPDATES = 20, 3000  # by default so many passes, and more if those are too few updates
 BAD_INPUT = (ValueError, TypeError, NotImplementedError, FileNotFoundError, minivae.StorageError)
 FAILURES = (OSError, ImportError, FloatingPointError, MemoryError)
 
@@ -29,8 +29,8 @@ FAILURES = (OSError, ImportError, FloatingPointError, MemoryError)
 def train(args):
     """Train a VAE, and leave the model and pictures in a folder."""
     settings = {name: getattr(args, name) for name in minivae.VAE().get_params() if name in args}
-    settings["epochs"] = args.epochs or (EPOCHS_DIGITS if args.data == "digits" else EPOCHS)
-    vae = minivae.VAE(**settings, random_state=args.seed, verbose=int(not args.quiet))
+    settings |= {"epochs": args.epochs or EPOCHS, "random_state": args.seed}
+    vae = minivae.VAE(**settings, verbose=int(not args.quiet))
     vae._check_settings()
     check_folder(args.out, args.overwrite)
     data = datasets.load(args.data, args.data_dir, args.test_fraction, args.image_shape)
@@ -39,9 +39,13 @@ def train(args):
         vae._check_X_to_train(data.test)
     args.out.mkdir(parents=True, exist_ok=True)
 
+    if args.epochs is None:
+        batches = -(-len(data.train) // args.batch_size)
+        vae.set_params(epochs=max(EPOCHS, -(-UPDATES // batches)))
     say = (lambda line: None) if args.quiet else note
-    say(f"{args.data}: {len(data.train)} rows to train on, {len(data.test)} held out")
-    say(f"VAE {describe(vae)}" + "; a first run compiles, ~15 s" * (args.device != "reference"))
+    say(f"{args.data}: {len(data.train)} rows to train on, {len(data.test)} held out\n"
+        f"VAE {describe(vae)}")  # fmt: skip
+    note_on_data(vae, data.train, say)
     begin = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # overflow: fit says what it comes to
@@ -59,8 +63,7 @@ def train(args):
     for name, figure in pictures(vae, data, args.seed):
         figure.savefig(args.out / name)
 
-    note_if_grey(vae, data.train, say)
-    print(f"held-out ELBO {mean_text(elbo)} nats per row")
+    print(f"held-out ELBO {mean_text(elbo)} nats per row (10 draws for each)")
     print(f"{vae.epochs} epochs in {seconds:.1f} s; the model and its pictures are in {args.out}")
     say(f"next, try: minivae gradcheck {args.out}   or: minivae sample {args.out}")
 
@@ -102,7 +105,7 @@ def score(args):
     """Estimate the log-likelihood and the ELBO of data."""
     vae, facts = load_run(args)
     X, what = load_rows(args, vae, facts)
-    note_if_grey(vae, X)
+    note_on_data(vae, X)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of grey data: the note has said it
         log_likelihood = vae.score_samples(X, args.n_samples)
@@ -227,11 +230,14 @@ def note(line):
     print(line, file=sys.stderr)
 
 
-def note_if_grey(vae, X, say=note):
-    """Say what the Bernoulli "likelihood" of values between 0 and 1 is."""
+def note_on_data(vae, X, say=note):
+    """Say what the Bernoulli "likelihood" of grey values is, and that a table wants one scale."""
+    size = max(abs(X.mean(axis=0)).max(), X.std(axis=0).max())
+    if vae.likelihood == "gaussian" and size > 5:
+        say(f"note: columns have means or standard deviations up to {size:.3g}, and one noise "
+            "variance serves all; scale each to mean 0 and standard deviation 1 first")  # fmt: skip
     if vae.likelihood == "bernoulli" and not vae.binarize and np.any((X > 0) & (X < 1)):
-        say("note: the data are grey, so these nats bound a negative cross-entropy, not a "
-            "log-likelihood; train with --binarize stochastic for one")  # fmt: skip
+        say("note: grey data, so nats of a cross-entropy; for likelihoods: --binarize stochastic")
 
 
 def describe(vae):
@@ -299,7 +305,7 @@ OPTIONS = {  # name: (keywords of argparse or choices, default, help)
     "--momentum": (REAL, 0.0, "of sgd, at least 0 and below 1"),
     "--weight-decay": (REAL, 0.0, "so many times a parameter is added to its gradient"),
     "--batch-size": (INT, 128, "rows per update"),
-    "--epochs": (INT, None, f"passes over the data (default: {EPOCHS}; digits: {EPOCHS_DIGITS})"),
+    "--epochs": (INT, None, f"passes over the data (default: {EPOCHS}, or {UPDATES} updates)"),
     "--dtype": (("float32", "float64"), "float32", "of all computations"),
     "--device": (("cpu", "reference", "auto", "cuda"), "cpu",
         "cpu: compiled; reference: plain NumPy; auto: the fastest there is"),

@@ -59,6 +59,8 @@ def read(path):
     from safetensors import SafetensorError, safe_open
 
     path = os.fspath(path)
+    if os.path.isdir(path):
+        raise StorageError(f"{path}: is a folder; the model is a file in it, model.safetensors")
     try:
         with safe_open(path, framework="numpy") as file:
             document = (file.metadata() or {}).get("minivae")

@@ -93,7 +93,7 @@ def train(machine, recipe, state, X, X_valid, n_epochs, n_threads, show):
     line = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
     batch = min(recipe.batch_size, len(X))
     crew = Crew(machine, state.plan, batch, state.theta.dtype, n_threads)
-    with crew, tqdm(total=total, bar_format=line, disable=not show) as bar:
+    with crew, tqdm(total=total, bar_format=line, desc="compiling", disable=not show) as bar:
         for _ in range(n_epochs):
             begin, before = time.perf_counter(), bar.n
             for progress in train_epoch(recipe, state, X, crew):
@@ -104,6 +104,8 @@ def train(machine, recipe, state, X, X_valid, n_epochs, n_threads, show):
                         f"{progress.nll}, kl {progress.kl}), so training stopped. Try a "
                         f"learning_rate below {recipe.learning_rate}, or scale X."
                     )
+                if bar.n == 0:
+                    bar.unpause()  # what was compiled until now says nothing of the time left
                 bar.set_description(f"epoch {state.epochs + 1}", refresh=False)
                 bar.set_postfix_str(describe(values, state.history), refresh=False)
                 bar.update(before + progress.rows - bar.n)
@@ -114,6 +116,7 @@ def train(machine, recipe, state, X, X_valid, n_epochs, n_threads, show):
                 values["valid_elbo"] = float(valid.mean())
             for name, value in values.items():
                 state.history.setdefault(name, []).append(value)
+            bar.set_postfix_str(describe(values, state.history))
 
 
 def losses(progress, beta):
@@ -191,8 +194,9 @@ class Crew:
         except BaseException:
             gate.abort()
             raise
-        chunks = CHUNK_SECONDS / (time.perf_counter() - begin)
-        self.steps = max(1, min(2 * self.steps, int(self.steps * chunks)))
+        seconds = time.perf_counter() - begin
+        if len(rows) > (self.steps - 1) * recipe.batch_size:  # not the short rest of an epoch
+            self.steps = max(1, int(self.steps * min(2.0, CHUNK_SECONDS / seconds)))
 
 
 def count_threads(n_threads, plan, batch_size):

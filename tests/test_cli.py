@@ -139,12 +139,12 @@ def test_the_defaults_are_those_of_the_estimator():
     assert set(cli.OPTIONS["--device"][0]) == set(backend.DEVICES)
 
 
-def test_digits_are_the_default_data_and_have_their_own_number_of_epochs(
+def test_digits_are_the_default_data_and_few_rows_have_more_epochs(
     files, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(cli, "EPOCHS", 2)
-    monkeypatch.setattr(cli, "EPOCHS_DIGITS", 3)
-    for data, epochs in ([], 3), ([files / "images.npz"], 2):
+    monkeypatch.setattr(cli, "UPDATES", 30)  # digits have 13 batches
+    for data, epochs in ([], 3), ([files / "images.npz"], 30):
         run = tmp_path / str(epochs)
         words = "--hidden 2 --device reference".split()
         code, out, err = call(capsys, "train", *data, "--out", run, *words)
