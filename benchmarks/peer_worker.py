@@ -345,9 +345,10 @@ class Worker:
 
     def close(self):
         """End the process, whatever it does; may be called again."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        if self.process.returncode is None:  # else its number may be another's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
         for file in (self.process.stdin, self.process.stdout, self.log):
             file.close()
 

@@ -12,6 +12,7 @@ import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import get_cython_function_address, intrinsic
 
 from .formulas import jit
@@ -55,6 +56,8 @@ def gemm(typingctx, transpose_a, transpose_b, m, n, k, a, lda, b, ldb, c, ldc):
     a, b, c are arrays of one dtype, of which the address is used; lda, ldb, ldc the distances from
     one column to the next. The arguments go to the Fortran routine, all by reference.
     """
+    if not (a.dtype == b.dtype == c.dtype and c.dtype in (types.float32, types.float64)):
+        raise TypingError("matmul: a, b and out must all be float32, or all float64")
     name = "minivae_sgemm" if c.dtype == types.float32 else "minivae_dgemm"
 
     def codegen(context, builder, signature, args):
@@ -93,11 +96,16 @@ def gemm(typingctx, transpose_a, transpose_b, m, n, k, a, lda, b, ldb, c, ldc):
 def layout(a):
     """(does matrix a lie by columns?, elements from one row, or column, to the next).
 
-    The distance is -1 for a matrix that lies by neither, such as every other column of another.
+    The distance is -1 for a matrix that lies by neither, such as every other column of another, or
+    rows in reverse, or one row broadcast to many.
     """
     rows, columns = a.shape
-    if a.strides[1] == a.itemsize or columns == 1:
-        return False, max(a.strides[0] // a.itemsize, columns)
-    if a.strides[0] == a.itemsize:
-        return True, max(a.strides[1] // a.itemsize, rows)
+    down, right = a.strides
+    size = a.itemsize
+    by_rows = rows == 1 or (down >= columns * size and down % size == 0)
+    if (right == size or columns == 1) and by_rows:
+        return False, columns if rows == 1 else down // size
+    by_columns = columns == 1 or (right >= rows * size and right % size == 0)
+    if (down == size or rows == 1) and by_columns:
+        return True, rows if columns == 1 else right // size
     return False, -1

@@ -43,13 +43,14 @@ def _digest():
 DIGEST = _digest()
 
 
-def compiled(function):
+def compiled(function, layout=""):
     """`function` as native code, kept in Numba's cache where there is a place for one.
 
     Numba looks at a function's own file to see whether its cache is stale, not at the functions it
-    calls. The digest of all kernel sources in the name makes any change of them a new entry.
+    calls or the tuples it reads by position. So its name gets the digest of all kernel sources, and
+    the layout of the caller's tuples.
     """
-    function.__qualname__ = f"{function.__name__}_{DIGEST}"
+    function.__qualname__ = f"{function.__name__}_{DIGEST}{layout}"
     try:
         return numba.njit(cache=True, **FAST)(function)
     except RuntimeError:  # no writable folder for a cache: compile in memory
@@ -62,6 +63,7 @@ def compiled(function):
 @compiled
 def matmul(a, b, out):
     m, n, k = out.shape[0], out.shape[1], a.shape[1]
+    assert a.shape[0] == m and b.shape[0] == k and b.shape[1] == n
     a_by_columns, lda = blas.layout(a)
     b_by_columns, ldb = blas.layout(b)
     out_by_columns, ldc = blas.layout(out)

@@ -17,7 +17,7 @@ from . import LOGVAR_BOUND, NEGLIGIBLE
 
 # numpy's error model: without it a test for 0 before each division keeps loops scalar.
 # Regrouping ("reassoc") is not among the flags here: the range reductions depend on their order.
-# Nor are nnan and ninf: NaN and infinity keep their meaning.
+# Nor are nnan and ninf: NaN stays NaN, and infinity may be compared.
 OPTIONS = {"error_model": "numpy", "fastmath": {"contract", "arcp", "nsz", "afn"}, "nogil": True}
 jit = numba.njit(**OPTIONS)
 

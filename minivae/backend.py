@@ -5,10 +5,13 @@ meaning of the name `k`, compiled or not.
 """
 
 import functools
+import hashlib
 import os
+import threading
 from types import FunctionType, SimpleNamespace
 
 from minivae import objective
+from minivae.parameters import Plan, Workspace
 
 DEVICES = ("auto", "cpu", "cuda", "reference")
 
@@ -25,6 +28,8 @@ def machine(device):
 
 def check_device(device):
     """Raise unless there is a machine for the device."""
+    if device not in DEVICES:
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
     if device == "cuda":
         raise NotImplementedError('device="cuda" is not built yet; use device="cpu" or "auto"')
 
@@ -35,7 +40,9 @@ def _bound(device):
         return objective
     from minivae.kernels import cpu
 
-    return bind(objective, cpu, cpu.compiled)
+    fields = repr((Plan._fields, Workspace._fields)).encode()
+    layout = hashlib.sha256(fields).hexdigest()[:6]
+    return bind(objective, cpu, functools.partial(cpu.compiled, layout=layout))
 
 
 def bind(program, table, compiled):
@@ -47,9 +54,31 @@ def bind(program, table, compiled):
     return SimpleNamespace(**names)
 
 
+class _OneBlasThread:
+    """The limit is the process's own: the first to come sets it, the last to go lifts it."""
+
+    def __init__(self):
+        self.lock, self.users = threading.Lock(), 0
+
+    def __enter__(self):
+        with self.lock:
+            if self.users == 0:
+                self.limit = _thread_pools().limit(limits=1, user_api="blas")
+            self.users += 1
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.limit.restore_original_limits()
+
+
+_ONE_BLAS_THREAD = _OneBlasThread()
+
+
 def one_blas_thread():
     """Context in which BLAS stays on the thread that calls it; a pool would fight ours."""
-    return _thread_pools().limit(limits=1, user_api="blas")
+    return _ONE_BLAS_THREAD
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """What a trained model says about data: codes, reconstructions, ELBO, log-likelihood.
 
 Everything is done in blocks of rows, so memory does not grow with the data, and every value
-belongs to one row, so no result depends on how rows were grouped.
+belongs to one row, so results depend on how rows were grouped only by the rounding of BLAS.
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ from minivae.kernels import (
     STREAM_EVALUATION,
     STREAM_PIXELS,
     STREAM_PRIOR,
+    STREAM_SAMPLE,
     STREAM_SCORE,
     THRESHOLD,
     reference,
@@ -72,10 +73,10 @@ def sample(machine, plan, theta, n_samples, seed):
     reference.random_normal(seed, STREAM_PRIOR, 0, 0, z)
     x = decode(machine, plan, theta, z)
     if plan.likelihood == BERNOULLI:
-        reference.random_binarize(x, seed, STREAM_PIXELS, 0, 0)
+        reference.random_binarize(x, seed, STREAM_SAMPLE, 0, 0)
         return x
     noise = np.empty_like(x)
-    reference.random_normal(seed, STREAM_PIXELS, 0, 0, noise)
+    reference.random_normal(seed, STREAM_SAMPLE, 0, 0, noise)
     noise_logvar = np.clip(theta[plan.noise], -LOGVAR_BOUND, LOGVAR_BOUND)
     return x + np.exp(noise_logvar / 2) * noise
 
@@ -109,7 +110,7 @@ def log_likelihood(machine, plan, theta, X, binarize, seed, n_samples):
     a lower bound of ln p(x) that rises with K = n_samples (Burda et al. 2015, equation 8). As
     ln p(z) - ln q(z|x) = sum (eps^2 + logvar - z^2) / 2, no density is ever exponentiated; the sum
     is kept as maximum and remainder. All rows share the draws eps_k, so rows are judged alike and
-    a row's value does not depend on its neighbours.
+    a row's value does not depend on its neighbours, unless it is binarised at random on the way.
     """
     work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
     noise = np.empty((1, plan.latent_dim), theta.dtype)
@@ -135,8 +136,9 @@ def log_likelihood(machine, plan, theta, X, binarize, seed, n_samples):
                 machine.likelihood(plan, theta, y, x, None, 1.0, nll, y, work.dnoise[:B])
                 log_w = (eps * eps + held - z * z).sum(axis=1, dtype=np.float64) / 2 - nll
                 new_largest = np.maximum(largest, log_w)
-                remainder *= np.exp(largest - new_largest)
-                remainder += np.exp(log_w - new_largest)
+                shift = np.where(np.isfinite(new_largest), new_largest, 0.0)
+                remainder *= np.exp(largest - shift)
+                remainder += np.exp(log_w - shift)
                 largest = new_largest
             estimate[rows] = largest + np.log(remainder / n_samples)
     return estimate

@@ -30,9 +30,15 @@ def write(path, arrays, facts):
         raise StorageError(f"{path}: the folder {folder} does not exist; make it first")
     if os.path.lexists(path) and not (os.path.isfile(path) and not os.path.islink(path)):
         raise StorageError(f"{path}: is there and is not a regular file; choose another name")
-    document = json.dumps(
-        {"format": FORMAT, **facts}, sort_keys=True, allow_nan=False, default=_plain
-    )
+    try:
+        document = json.dumps(
+            {"format": FORMAT, **facts}, sort_keys=True, allow_nan=False, default=_plain
+        )
+    except ValueError as error:
+        raise StorageError(f"{path}: the model's history or settings hold {error}") from error
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise StorageError(f"{path}: not written, {name} has values that are NaN or infinite")
     # safetensors would write strided arrays in their memory order, that is scrambled.
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     data = save(contiguous, metadata={"minivae": document})
@@ -67,7 +73,7 @@ def read(path):
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError as error:
         raise StorageError(f"{path}: there is no such file") from error
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError, AttributeError) as error:  # also odd dtypes
         raise StorageError(f"{path}: is not a whole safetensors file ({error})") from error
     if document is None:
         raise StorageError(f"{path}: is a safetensors file, but not one of minivae's")

@@ -37,7 +37,7 @@ def make_recipe(settings, seed):
         epsilon=EPSILON[settings.optimizer],
         beta=float(settings.beta),
         binarize=BINARIZE.index(settings.binarize),
-        batch_size=int(settings.batch_size),
+        batch_size=min(int(settings.batch_size), 2**31 - 1),
         seed=seed,
     )
 
@@ -109,6 +109,11 @@ def train(machine, recipe, state, X, X_valid, n_epochs, n_threads, show):
                 bar.set_description(f"epoch {state.epochs + 1}", refresh=False)
                 bar.set_postfix_str(describe(values, state.history), refresh=False)
                 bar.update(before + progress.rows - bar.n)
+            if not np.isfinite(state.theta).all():  # by the last update, after its loss
+                raise FloatingPointError(
+                    f"parameters are no longer finite after epoch {state.epochs}, so training "
+                    f"stopped. Try a learning_rate below {recipe.learning_rate}, or scale X."
+                )
             values["seconds"] = time.perf_counter() - begin
             if X_valid is not None:
                 valid = elbo(machine, state.plan, state.theta, X_valid, recipe.binarize,
@@ -178,22 +183,23 @@ class Crew:
         """Train on these rows of data; afterwards `steps` is what takes CHUNK_SECONDS."""
         begin = time.perf_counter()
         # Workers wait for each other, so none may begin unless all do; Ctrl-C can come in between.
-        gate = threading.Barrier(self.workers)
+        told, go = threading.Event(), []
 
         def work(worker):
-            gate.wait()
-            self.machine.train(
-                state.plan, recipe, data, rows, state.steps, state.theta, state.moments,
-                self.gradient, self.work, totals, self.barrier, worker, self.workers,
-            )  # fmt: skip
+            told.wait()
+            if go:
+                self.machine.train(
+                    state.plan, recipe, data, rows, state.steps, state.theta, state.moments,
+                    self.gradient, self.work, totals, self.barrier, worker, self.workers,
+                )  # fmt: skip
 
         try:
             jobs = [self.threads.submit(work, worker) for worker in range(self.workers)]
-            for job in jobs:
-                job.result()
-        except BaseException:
-            gate.abort()
-            raise
+            go.append(True)
+        finally:
+            told.set()
+        for job in jobs:
+            job.result()
         seconds = time.perf_counter() - begin
         if len(rows) > (self.steps - 1) * recipe.batch_size:  # not the short rest of an epoch
             self.steps = max(1, int(self.steps * min(2.0, CHUNK_SECONDS / seconds)))

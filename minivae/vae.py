@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from minivae import evaluation, storage
 from minivae.backend import machine
-from minivae.kernels import BINARIZE, STREAM_BINARIZE, STREAM_POSTERIOR, reference
+from minivae.kernels import BINARIZE, LIKELIHOODS, STREAM_BINARIZE, STREAM_POSTERIOR, reference
 from minivae.parameters import named_views, plan_model
 from minivae.training import State, make_recipe, train
 from minivae.validation import (
@@ -18,6 +18,7 @@ from minivae.validation import (
     check_settings,
     check_values,
     check_X,
+    counts,
     seed_of,
     warn_of_grey,
 )
@@ -55,7 +56,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     device : {"cpu", "reference", "auto", "cuda"}
         "cpu" is compiled code, "reference" plain NumPy. "cuda" is not built yet.
     n_threads : int or None
-        Threads of a training step; None takes as many as there are processors and work for.
+        Threads of a training step; None takes as many as there are processors and work for. Results
+        depend on it by rounding only; for equal bits on different machines give a number.
     random_state : int, RandomState or None
     verbose : int
         1 shows a progress bar.
@@ -282,7 +284,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                     raise ValueError("feature_names are not one name per feature")
             storage.compare(path, arrays, State.unmade(vae._make_plan(), vae.dtype).arrays())
             vae._start(seed_of(int(facts["seed"])))
-            vae._state.epochs, vae._state.steps = int(facts["epochs"]), int(facts["steps"])
+            vae._state.epochs, vae._state.steps = counts(facts, "epochs", "steps")
             vae._state.history = {name: list(values) for name, values in facts["history"].items()}
         except (
             KeyError,
@@ -338,7 +340,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """X as a C-contiguous array with the features of the model, which has parameters."""
         array = validate_data(self, X, reset=False, dtype=self._state.theta.dtype, order="C",
                               ensure_all_finite=False)  # fmt: skip
-        return check_values(array, self.likelihood, "X", getattr(X, "columns", None))
+        likelihood = LIKELIHOODS[self._state.plan.likelihood]
+        return check_values(array, likelihood, "X", getattr(X, "columns", None))
 
     def _check_X_to_train(self, X):
         """The same for any model; one without parameters gets its initial ones."""

@@ -62,6 +62,14 @@ def check_count(name, value):
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
+def counts(facts, *names):
+    """The named facts, each a whole number that fits a word of a random number's counter."""
+    for name in names:
+        if type(facts[name]) is not int or not 0 <= facts[name] < 2**32:
+            raise ValueError(f"{name} must be a whole number below 2^32, got {facts[name]!r}")
+    return [facts[name] for name in names]
+
+
 def seed_of(random_state):
     """The seed in [0, 2^63) that a random_state stands for; None: a new one every time."""
     if random_state is None:

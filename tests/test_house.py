@@ -21,7 +21,8 @@ ALLOWED = {
     "kernels/cuda.py": "stdlib cupy numpy .kernels",
     "minivae/parameters.py": "stdlib numpy .kernels .kernels.reference",
     "minivae/objective.py": "stdlib .kernels .kernels.reference",
-    "minivae/backend.py": "stdlib cupy numpy threadpoolctl .kernels.cpu .kernels.cuda .objective",
+    "minivae/backend.py": "stdlib cupy numpy threadpoolctl .kernels.cpu .kernels.cuda .objective"
+    " .parameters",
     "minivae/gradcheck.py": "stdlib numpy",
     "minivae/evaluation.py": "stdlib numpy .kernels .kernels.reference .backend .gradcheck"
     " .objective .parameters",

@@ -1,0 +1,116 @@
+"""Guards for what a review of the code found: layouts of matrices, threads, divergence."""
+
+import threading
+
+import numpy as np
+import pytest
+from numba.core.errors import TypingError
+from numpy.lib.stride_tricks import as_strided
+from numpy.testing import assert_allclose, assert_array_equal
+
+from minivae import VAE, StorageError, backend, training
+from minivae.kernels import cpu, reference
+
+rng = np.random.default_rng(0)
+LAYOUTS = {  # of a matrix (rows, columns) whose entries are in the first array
+    "by rows": lambda a: a.copy(),
+    "by columns": np.asfortranarray,
+    "part of wider rows": lambda a: np.hstack([a + 1, a, a])[:, a.shape[1] : 2 * a.shape[1]],
+    "every second row": lambda a: np.repeat(a, 2, axis=0)[::2],
+    "every second column": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "rows in reverse": lambda a: a[::-1].copy()[::-1],
+    "columns in reverse": lambda a: a[:, ::-1].copy()[:, ::-1],
+    "one row for all": lambda a: np.broadcast_to(a[:1], a.shape),
+    "one column for all": lambda a: np.broadcast_to(a[:, :1], a.shape),
+    "overlapping rows": lambda a: as_strided(a.copy(), a.shape, (a.itemsize, a.itemsize)),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(
+    "m, k, n", [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 1), (3, 0, 2)]
+)
+def test_matmul_of_any_layout(m, k, n, name):
+    layout = LAYOUTS[name]
+    for left, right in ((layout, np.copy), (np.copy, layout)):
+        for turn in (lambda a: a, lambda a: layout(a.T.copy()).T):
+            a, b = left(turn(rng.normal(size=(m, k)))), right(turn(rng.normal(size=(k, n))))
+            out, expected = np.full((m, n), np.nan), np.empty((m, n))
+            cpu.matmul(a, b, out)
+            reference.matmul(a, b, expected)
+            assert_allclose(out, expected, rtol=1e-14, atol=1e-14)  # sums of four products
+
+
+def test_matmul_writes_into_its_output_only():
+    big = np.zeros((10, 6))
+    cpu.matmul(np.ones((3, 2)), np.ones((2, 4)), big[4:7, 1:5][::-1])
+    assert_array_equal(big[4:7, 1:5], 2)
+    assert big.sum() == 24
+
+
+def test_matmul_refuses_what_it_would_read_wrongly():
+    a, b, out = np.ones((2, 3)), np.ones((3, 4)), np.empty((2, 4))
+    with pytest.raises(TypingError, match="all be float32, or all float64"):
+        cpu.matmul(a, b.astype("f4"), out)
+    for bad in ((a, b[:2], out), (a, b, np.empty((5, 4))), (a, b, np.empty((2, 3)))):
+        with pytest.raises(AssertionError):
+            cpu.matmul(*bad)
+
+
+def test_an_interrupt_between_the_workers_stops_all_of_them(monkeypatch):
+    """The second worker never starts; the first must not wait for it."""
+    X = rng.random((64, 4))
+    started = []
+
+    class Pool(training.ThreadPoolExecutor):
+        def submit(self, *arguments):
+            if started:
+                raise KeyboardInterrupt
+            started.append(super().submit(*arguments))
+            return started[0]
+
+    monkeypatch.setattr(training, "ThreadPoolExecutor", Pool)
+    with pytest.raises(KeyboardInterrupt):
+        VAE(hidden_layer_sizes=(3,), n_threads=2, epochs=1).fit(X)
+    assert started[0].done()
+
+
+def test_overlapping_fits_give_blas_its_threads_back():
+    (blas, *_) = [
+        pool for pool in backend._thread_pools().lib_controllers if pool.user_api == "blas"
+    ]
+    before = blas.num_threads
+    first, second = backend.one_blas_thread(), backend.one_blas_thread()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__()
+    assert blas.num_threads == 1  # the second still needs it
+    second.__exit__()
+    assert blas.num_threads == before
+    threads = [threading.Thread(target=backend.one_blas_thread().__enter__) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+        backend.one_blas_thread().__exit__()
+    assert blas.num_threads == before
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
+def test_the_last_update_may_not_leave_nan(device, tmp_path):
+    X = rng.random((50, 6))
+    vae = VAE(hidden_layer_sizes=(8,), epochs=1, batch_size=50, random_state=0, device=device,
+              learning_rate=1e300, optimizer="sgd")  # fmt: skip
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        vae.fit(X)
+    with pytest.raises(StorageError, match="NaN or infinite"):
+        vae.save(tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_streams_of_random_numbers_are_all_different():
+    from minivae import kernels
+
+    streams = [value for name, value in vars(kernels).items() if name.startswith("STREAM_")]
+    assert len(streams) == len(set(streams)) == 9
