@@ -38,8 +38,9 @@ PEERS = {  # and the package that each needs
 def settings(peer):
     """{name: setting} of a peer to choose from, the first one for a quick run.
 
-    What was never the quickest in earlier trials is left out: PyTorch's foreach optimisers, the
-    compiled step without its C++ wrapper, passive waiting in OpenMP; JAX's threefry generator.
+    Left out, as trials on two cores showed no clear gain: PyTorch's foreach optimisers, the
+    compiled step without its C++ wrapper, passive waiting in OpenMP; JAX's threefry generator,
+    fast math and wider vectors.
     """
     if peer in ("minivae", "floor"):
         return {"as the estimator": {}}

@@ -323,6 +323,8 @@ def draw(results, path):
             ax.bar(0, 0, color=f"C{i}", label=peer)
         ax.axhline(1, color="black", linewidth=1)
         ax.set_yscale("log")
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(0.4, low), max(2.5, high))  # with ticks on both sides of 1
         ax.set_xticks(range(len(part)), [result["size"] for result in part])
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
@@ -335,9 +337,7 @@ def draw(results, path):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="a smoke test: short, default settings"
-    )
+    parser.add_argument("--quick", action="store_true", help="short, one setting a peer: a test")
     parser.add_argument("--sizes", nargs="+", metavar="WIDTHS:BATCH[:LIKELIHOOD]")
     parser.add_argument("--optimizers", nargs="+", choices=LEARNING_RATES)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER",
