@@ -187,7 +187,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
-        return self._elbo(self._check_X(X), n_samples, self._seed(random_state))
+        X, seed = self._check_X(X), self._seed(random_state)
+        return evaluation.elbo(*self._model, X, self._binarize, seed, n_samples)
 
     def score_samples(self, X, n_samples=100):
         """Importance-weighted estimate of ln p(x) for each row of X (n,), in nats.
@@ -381,6 +382,3 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _decode(self, Z):
         return evaluation.decode(*self._model, Z)
-
-    def _elbo(self, X, n_samples, seed):
-        return evaluation.elbo(*self._model, X, self._binarize, seed, n_samples)
