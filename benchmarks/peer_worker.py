@@ -179,7 +179,7 @@ class Minivae:
 
 
 class Floor:
-    """The products of minivae's step on its threads, by its BLAS; no join, no other work."""
+    """The products of minivae's step on its threads; no join, no other work."""
 
     granule = 1
 
@@ -197,11 +197,10 @@ class Floor:
         self.work = parameters.make_workspace(plan, problem.batch, "float32")
         for array in (self.work.outputs, self.work.deltas):
             array[...] = rng.standard_normal(array.shape)
-        self.one_blas_thread = backend.one_blas_thread
         self.products = compile_products(backend.machine("cpu"))
 
     def train(self, steps):
-        with self.one_blas_thread(), ThreadPoolExecutor(self.threads) as pool:
+        with ThreadPoolExecutor(self.threads) as pool:
             jobs = [
                 pool.submit(self.products, self.plan, self.theta, self.work, self.gradient, self.B,
                             steps, worker, self.threads)

@@ -5,18 +5,14 @@ its own, from 0 to its size, is what the compiler turns into vector code. The fo
 and the reasons for them are in `reference.py` and `formulas.py`.
 """
 
-import hashlib
 import math
-import pathlib
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from . import IDENTITY, RELU, SIGMOID, SOFTPLUS, TANH, blas
+from . import IDENTITY, RELU, SIGMOID, SOFTPLUS, TANH
 from .formulas import (
-    OPTIONS,
     box_muller,
     exp,
     hold_logvar,
@@ -30,31 +26,10 @@ from .formulas import (
     uniform,
     unless_negligible,
 )
+from .gemm import multiply
+from .native import compiled
 
-FAST = OPTIONS | {"fastmath": OPTIONS["fastmath"] | {"reassoc"}}  # sums may be regrouped
 LOG_2PI = math.log(2 * math.pi)
-
-
-def _digest():
-    sources = sorted(pathlib.Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-
-
-DIGEST = _digest()
-
-
-def compiled(function, layout=""):
-    """`function` as native code, kept in Numba's cache where there is a place for one.
-
-    Numba looks at a function's own file to see whether its cache is stale, not at the functions it
-    calls or the tuples it reads by position. So its name gets the digest of all kernel sources, and
-    the layout of the caller's tuples.
-    """
-    function.__qualname__ = f"{function.__name__}_{DIGEST}{layout}"
-    try:
-        return numba.njit(cache=True, **FAST)(function)
-    except RuntimeError:  # no writable folder for a cache: compile in memory
-        return numba.njit(**FAST)(function)
 
 
 # --- layers -------------------------------------------------------------------------------------
@@ -62,21 +37,11 @@ def compiled(function, layout=""):
 
 @compiled
 def matmul(a, b, out):
-    m, n, k = out.shape[0], out.shape[1], a.shape[1]
-    assert a.shape[0] == m and b.shape[0] == k and b.shape[1] == n
-    a_by_columns, lda = blas.layout(a)
-    b_by_columns, ldb = blas.layout(b)
-    out_by_columns, ldc = blas.layout(out)
-    if k == 0 or lda < 0 or ldb < 0 or ldc < 0 or out_by_columns:
-        for i in range(m):
-            for j in range(n):
-                entry = out.dtype.type(0)
-                for l in range(k):
-                    entry += a[i, l] * b[l, j]
-                out[i, j] = entry
-    elif m > 0 and n > 0:
-        # By rows, out = a b; read by columns, the same memory is out^T = b^T a^T.
-        blas.gemm(b_by_columns, a_by_columns, n, m, k, b, ldb, a, lda, out, ldc)
+    (m, n), depth, size = out.shape, a.shape[1], out.itemsize
+    assert a.shape[0] == m and b.shape[0] == depth and b.shape[1] == n
+    for strides in (a.strides, b.strides, out.strides):
+        assert strides[0] % size == 0 and strides[1] % size == 0
+    multiply(a, b, out)
 
 
 @compiled
@@ -122,11 +87,18 @@ def activation_backward(dy, y, activation):
 
 @compiled
 def sum_rows(dy, first, dbias):
+    end = first + dbias.size
     for j in range(dbias.size):
         dbias[j] = dy.dtype.type(0)
-    for i in range(dy.shape[0]):
-        row = dy[i][first : first + dbias.size]
-        for j in range(row.size):
+    fours = dy.shape[0] // 4 * 4
+    for i in range(0, fours, 4):  # dbias is read and written for four rows at once
+        a, b = dy[i][first:end], dy[i + 1][first:end]
+        c, d = dy[i + 2][first:end], dy[i + 3][first:end]
+        for j in range(dbias.size):
+            dbias[j] += (a[j] + b[j]) + (c[j] + d[j])
+    for i in range(fours, dy.shape[0]):
+        row = dy[i][first:end]
+        for j in range(dbias.size):
             dbias[j] += row[j]
 
 
@@ -253,12 +225,23 @@ def random_normal(seed, stream, step, first_row, eps):
 @compiled
 def random_binarize(x, seed, stream, step, first_row):
     one, zero = x.dtype.type(1), x.dtype.type(0)
+    fours = x.shape[1] // 4
+    u = np.empty((4, fours), np.float32)
+    u0, u1, u2, u3 = u[0], u[1], u[2], u[3]
     for i in range(x.shape[0]):
-        row = x[i]
-        for j in range(row.size):
-            if j % 4 == 0:
-                w0, w1, w2, w3 = random_block(seed, stream, step, first_row + i, j // 4)
-            row[j] = one if uniform(w0) < row[j] else zero
+        for j in range(fours):  # apart from the comparisons, or neither loop becomes vector code
+            w0, w1, w2, w3 = random_block(seed, stream, step, first_row + i, j)
+            u0[j], u1[j], u2[j], u3[j] = uniform(w0), uniform(w1), uniform(w2), uniform(w3)
+        entries = x[i][: 4 * fours].reshape((fours, 4))
+        for j in range(entries.shape[0]):
+            entries[j, 0] = one if u0[j] < entries[j, 0] else zero
+            entries[j, 1] = one if u1[j] < entries[j, 1] else zero
+            entries[j, 2] = one if u2[j] < entries[j, 2] else zero
+            entries[j, 3] = one if u3[j] < entries[j, 3] else zero
+        w0, w1, w2, w3 = random_block(seed, stream, step, first_row + i, fours)
+        rest = x[i][4 * fours :]
+        for j in range(rest.size):
+            rest[j] = one if uniform(w0) < rest[j] else zero
             w0, w1, w2 = w1, w2, w3
 
 

@@ -8,18 +8,12 @@ cost one or two multiply-adds more than tuned ones. Relative errors in float32 a
 
 import math
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import overload
 
 from . import LOGVAR_BOUND, NEGLIGIBLE
-
-# numpy's error model: without it a test for 0 before each division keeps loops scalar.
-# Regrouping ("reassoc") is not among the flags here: the range reductions depend on their order.
-# Nor are nnan and ninf: NaN stays NaN, and infinity may be compared.
-OPTIONS = {"error_model": "numpy", "fastmath": {"contract", "arcp", "nsz", "afn"}, "nogil": True}
-jit = numba.njit(**OPTIONS)
+from .native import OPTIONS, inlined, jit
 
 f4, i4, u4, u8 = np.float32, np.int32, np.uint32, np.uint64
 LN2_HIGH = f4(0.693359375)  # 9 bits: n * LN2_HIGH is exact for every exponent n
@@ -163,7 +157,7 @@ def unless_negligible(moment):
 # --- random numbers -----------------------------------------------------------------------------
 
 
-@jit
+@inlined
 def philox(c0, c1, c2, c3, k0, k1):
     """Philox4x32-10 of counter words c and key words k, each a uint64 below 2^32; four words."""
     low = u8(0xFFFFFFFF)
@@ -177,7 +171,7 @@ def philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
-@jit
+@inlined
 def random_block(seed, stream, step, row, block):
     """The four words of columns 4 block .. 4 block + 3."""
     key0, key1 = u8(seed) & u8(0xFFFFFFFF), u8(seed) >> u8(32)

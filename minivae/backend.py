@@ -7,7 +7,6 @@ meaning of the name `k`, compiled or not.
 import functools
 import hashlib
 import os
-import threading
 from types import FunctionType, SimpleNamespace
 
 from minivae import objective
@@ -38,11 +37,12 @@ def check_device(device):
 def _bound(device):
     if device == "reference":
         return objective
-    from minivae.kernels import cpu
+    from minivae.kernels import cpu, native
 
     fields = repr((Plan._fields, Workspace._fields)).encode()
     layout = hashlib.sha256(fields).hexdigest()[:6]
-    return bind(objective, cpu, functools.partial(cpu.compiled, layout=layout))
+    # Inlined, the step is one piece: compiled sooner, and no call has to hand on a whole Plan.
+    return bind(objective, cpu, functools.partial(native.compiled, layout=layout, inline="always"))
 
 
 def bind(program, table, compiled):
@@ -52,41 +52,6 @@ def bind(program, table, compiled):
         if isinstance(value, FunctionType) and value.__module__ == program.__name__:
             names[name] = compiled(FunctionType(value.__code__, names, name, value.__defaults__))
     return SimpleNamespace(**names)
-
-
-class _OneBlasThread:
-    """The limit is the process's own: the first to come sets it, the last to go lifts it."""
-
-    def __init__(self):
-        self.lock, self.users = threading.Lock(), 0
-
-    def __enter__(self):
-        with self.lock:
-            if self.users == 0:
-                self.limit = _thread_pools().limit(limits=1, user_api="blas")
-            self.users += 1
-
-    def __exit__(self, *error):
-        with self.lock:
-            self.users -= 1
-            if self.users == 0:
-                self.limit.restore_original_limits()
-
-
-_ONE_BLAS_THREAD = _OneBlasThread()
-
-
-def one_blas_thread():
-    """Context in which BLAS stays on the thread that calls it; a pool would fight ours."""
-    return _ONE_BLAS_THREAD
-
-
-@functools.cache
-def _thread_pools():
-    """The thread pools of all libraries loaded; finding them takes milliseconds."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def processors():

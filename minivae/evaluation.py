@@ -1,12 +1,12 @@
 """What a trained model says about data: codes, reconstructions, ELBO, log-likelihood.
 
 Everything is done in blocks of rows, so memory does not grow with the data, and every value
-belongs to one row, so results depend on how rows were grouped only by the rounding of BLAS.
+belongs to one row, so it does not depend on how rows were grouped; with device="reference" up to
+the rounding of NumPy's BLAS.
 """
 
 import numpy as np
 
-from minivae.backend import one_blas_thread
 from minivae.gradcheck import check_gradient
 from minivae.kernels import (
     BERNOULLI,
@@ -23,7 +23,7 @@ from minivae.kernels import (
 from minivae.objective import Shard
 from minivae.parameters import make_workspace, named_views
 
-BLOCK = 512  # rows at a time: enough for BLAS to be efficient
+BLOCK = 512  # rows at a time: enough for products to be efficient
 
 
 def blocks(n):
@@ -41,14 +41,13 @@ def encode(machine, plan, theta, X, binarize):
     """mu (n, Z) and logvar (n, Z) of q(z|x); stochastic binarisation is not drawn here."""
     work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
     heads = np.empty((len(X), 2 * plan.latent_dim), theta.dtype)
-    with one_blas_thread():
-        for rows in blocks(len(X)):
-            batch = whole(rows)
-            x = machine.source(plan, 0, work.outputs, batch)
-            x[:] = X[rows]
-            if binarize == THRESHOLD:
-                reference.threshold(x)
-            heads[rows] = machine.encode(plan, theta, work.outputs, batch)
+    for rows in blocks(len(X)):
+        batch = whole(rows)
+        x = machine.source(plan, 0, work.outputs, batch)
+        x[:] = X[rows]
+        if binarize == THRESHOLD:
+            reference.threshold(x)
+        heads[rows] = machine.encode(plan, theta, work.outputs, batch)
     return heads[:, : plan.latent_dim], heads[:, plan.latent_dim :]
 
 
@@ -56,11 +55,10 @@ def decode(machine, plan, theta, Z):
     """Mean of p(x|z), (n, D): probabilities for Bernoulli, means for Gaussian."""
     work = make_workspace(plan, min(BLOCK, len(Z)), theta.dtype)
     means = np.empty((len(Z), int(plan.fan_out[-1])), theta.dtype)
-    with one_blas_thread():
-        for rows in blocks(len(Z)):
-            batch = whole(rows)
-            machine.latent(plan, work.outputs, batch)[:] = Z[rows]
-            means[rows] = machine.decode(plan, theta, work.outputs, batch)
+    for rows in blocks(len(Z)):
+        batch = whole(rows)
+        machine.latent(plan, work.outputs, batch)[:] = Z[rows]
+        means[rows] = machine.decode(plan, theta, work.outputs, batch)
     if plan.likelihood == BERNOULLI:
         zero = np.zeros(means.shape[1], theta.dtype)
         reference.bias_activation(means, zero, SIGMOID)
@@ -89,17 +87,16 @@ def elbo(machine, plan, theta, X, binarize, seed, n_samples):
     """
     work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
     total = np.zeros(len(X))
-    with one_blas_thread():
-        for rows in blocks(len(X)):
-            batch = whole(rows)
-            B = batch.B
-            x, eps = machine.source(plan, 0, work.outputs, batch), work.eps[:B]
-            for draw in range(n_samples):
-                x[:] = X[rows]
-                machine.binarize(x, binarize, seed, STREAM_PIXELS, draw, rows.start)
-                machine.k.random_normal(seed, STREAM_EVALUATION, draw, rows.start, eps)
-                machine.forward(plan, theta, None, 1.0, work, batch)
-                total[rows] -= work.nll[:B].astype(np.float64) + work.kl[:B]
+    for rows in blocks(len(X)):
+        batch = whole(rows)
+        B = batch.B
+        x, eps = machine.source(plan, 0, work.outputs, batch), work.eps[:B]
+        for draw in range(n_samples):
+            x[:] = X[rows]
+            machine.binarize(x, binarize, seed, STREAM_PIXELS, draw, rows.start)
+            machine.k.random_normal(seed, STREAM_EVALUATION, draw, rows.start, eps)
+            machine.forward(plan, theta, None, 1.0, work, batch)
+            total[rows] -= work.nll[:B].astype(np.float64) + work.kl[:B]
     return total / n_samples
 
 
@@ -115,32 +112,31 @@ def log_likelihood(machine, plan, theta, X, binarize, seed, n_samples):
     work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
     noise = np.empty((1, plan.latent_dim), theta.dtype)
     estimate = np.empty(len(X))
-    with one_blas_thread():
-        for rows in blocks(len(X)):
-            batch = whole(rows)
-            B = batch.B
-            x = machine.source(plan, 0, work.outputs, batch)
-            eps, nll, kl = work.eps[:B], work.nll[:B], work.kl[:B]
-            x[:] = X[rows]
-            machine.binarize(x, binarize, seed, STREAM_PIXELS, 0, rows.start)
-            heads = machine.encode(plan, theta, work.outputs, batch)
-            mu, logvar = heads[:, : plan.latent_dim], heads[:, plan.latent_dim :]
-            held = np.clip(logvar, -LOGVAR_BOUND, LOGVAR_BOUND)
-            z = machine.latent(plan, work.outputs, batch)
-            largest, remainder = np.full(B, -np.inf), np.zeros(B)
-            for draw in range(n_samples):
-                machine.k.random_normal(seed, STREAM_SCORE, draw, 0, noise)
-                eps[:] = noise
-                machine.k.sample_gaussian(mu, logvar, eps, z, kl)
-                y = machine.decode(plan, theta, work.outputs, batch)
-                machine.likelihood(plan, theta, y, x, None, 1.0, nll, y, work.dnoise[:B])
-                log_w = (eps * eps + held - z * z).sum(axis=1, dtype=np.float64) / 2 - nll
-                new_largest = np.maximum(largest, log_w)
-                shift = np.where(np.isfinite(new_largest), new_largest, 0.0)
-                remainder *= np.exp(largest - shift)
-                remainder += np.exp(log_w - shift)
-                largest = new_largest
-            estimate[rows] = largest + np.log(remainder / n_samples)
+    for rows in blocks(len(X)):
+        batch = whole(rows)
+        B = batch.B
+        x = machine.source(plan, 0, work.outputs, batch)
+        eps, nll, kl = work.eps[:B], work.nll[:B], work.kl[:B]
+        x[:] = X[rows]
+        machine.binarize(x, binarize, seed, STREAM_PIXELS, 0, rows.start)
+        heads = machine.encode(plan, theta, work.outputs, batch)
+        mu, logvar = heads[:, : plan.latent_dim], heads[:, plan.latent_dim :]
+        held = np.clip(logvar, -LOGVAR_BOUND, LOGVAR_BOUND)
+        z = machine.latent(plan, work.outputs, batch)
+        largest, remainder = np.full(B, -np.inf), np.zeros(B)
+        for draw in range(n_samples):
+            machine.k.random_normal(seed, STREAM_SCORE, draw, 0, noise)
+            eps[:] = noise
+            machine.k.sample_gaussian(mu, logvar, eps, z, kl)
+            y = machine.decode(plan, theta, work.outputs, batch)
+            machine.likelihood(plan, theta, y, x, None, 1.0, nll, y, work.dnoise[:B])
+            log_w = (eps * eps + held - z * z).sum(axis=1, dtype=np.float64) / 2 - nll
+            new_largest = np.maximum(largest, log_w)
+            shift = np.where(np.isfinite(new_largest), new_largest, 0.0)
+            remainder *= np.exp(largest - shift)
+            remainder += np.exp(log_w - shift)
+            largest = new_largest
+        estimate[rows] = largest + np.log(remainder / n_samples)
     return estimate
 
 
@@ -151,8 +147,7 @@ def losses_and_gradient(machine, plan, theta, X, eps, beta):
     batch = Shard(len(X), 0, len(X))
     machine.source(plan, 0, work.outputs, batch)[:] = X
     work.eps[:] = eps
-    with one_blas_thread():
-        machine.loss_and_gradient(plan, theta, None, 1 / len(X), beta, work, batch, gradient)
+    machine.loss_and_gradient(plan, theta, None, 1 / len(X), beta, work, batch, gradient)
     return work.nll + theta.dtype.type(beta) * work.kl, gradient
 
 

@@ -12,8 +12,7 @@ with z = mu(x) + std(x) * eps, one sample per row: an unbiased estimate of -ELBO
 Workers share a step in two halves, with one wait after each. First every worker takes some rows of
 the batch: forward, and backward down to the gradient by each layer's output. Then it takes some
 rows of every weight matrix: their gradient over the whole batch, and their update. So no gradient
-is ever added up across workers, and results depend on how many there are only by the rounding of
-BLAS, which may treat another number of rows in another way.
+is ever added up across workers, and compiled results have the same bits for any number of them.
 """
 
 from typing import NamedTuple

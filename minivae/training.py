@@ -1,6 +1,5 @@
 """Epochs, batches and threads around the step of `objective.py`, and what is remembered of them."""
 
-import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from minivae.backend import one_blas_thread, processors
+from minivae.backend import processors
 from minivae.evaluation import elbo
 from minivae.kernels import BINARIZE, OPTIMIZERS, STREAM_ORDER, reference
 from minivae.objective import Recipe
@@ -145,7 +144,7 @@ def train_epoch(recipe, state, X, crew):
     n, batch = len(X), min(recipe.batch_size, len(X))
     data = X.view()
     data.flags.writeable = False  # one type of array for compiled code, and a safeguard
-    order = shuffled(n, recipe.seed, state.epochs)
+    order = shuffled(crew.machine.k, n, recipe.seed, state.epochs)
     totals, done = np.zeros(2), 0
     while done < n:
         rows = order[done : done + crew.steps * batch]
@@ -169,15 +168,13 @@ class Crew:
         self.work = make_workspace(plan, batch, dtype)
         self.gradient = np.empty(plan.n_parameters, dtype)
         self.barrier = np.zeros(2, np.int64)
-        self._stack = contextlib.ExitStack()
 
     def __enter__(self):
-        self._stack.enter_context(one_blas_thread())
-        self.threads = self._stack.enter_context(ThreadPoolExecutor(self.workers))
+        self.threads = ThreadPoolExecutor(self.workers)
         return self
 
     def __exit__(self, *error):
-        return self._stack.__exit__(*error)
+        self.threads.shutdown()
 
     def run(self, recipe, state, data, rows, totals):
         """Train on these rows of data; afterwards `steps` is what takes CHUNK_SECONDS."""
@@ -213,8 +210,13 @@ def count_threads(n_threads, plan, batch_size):
     return min(n_threads, batch_size)
 
 
-def shuffled(n, seed, epoch):
-    """The order of n rows in an epoch: a permutation that depends on (seed, epoch) alone."""
+def shuffled(k, n, seed, epoch):
+    """The order of n rows in an epoch: a permutation that depends on (seed, epoch) alone.
+
+    Rows are sorted by random words; a row's own number below its word decides between equals.
+    """
     words = np.empty((1, n), np.uint32)
-    reference.random_words(seed, STREAM_ORDER, epoch, 0, words)
-    return np.argsort(words[0], kind="stable")
+    k.random_words(seed, STREAM_ORDER, epoch, 0, words)
+    keys = words[0].astype(np.uint64) << np.uint64(32) | np.arange(n, dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64(2**32 - 1)).astype(np.intp)

@@ -57,7 +57,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         "cpu" is compiled code, "reference" plain NumPy. "cuda" is not built yet.
     n_threads : int or None
         Threads of a training step; None takes as many as there are processors and work for. Results
-        depend on it by rounding only; for equal bits on different machines give a number.
+        do not depend on it.
     random_state : int, RandomState or None
     verbose : int
         1 shows a progress bar.

@@ -376,9 +376,8 @@ MACHINES = {"reference": G.reference_machine, "cpu": lambda: G.machine_of(cpu_ta
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
-    """An empty current folder; no look-up of BLAS's threads, which takes longer than the rest."""
+    """An empty current folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluation, "one_blas_thread", contextlib.nullcontext)
 
 
 @pytest.mark.parametrize("name", GUARDS)

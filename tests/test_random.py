@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy import special, stats
 
-from minivae.kernels import ACTIVATIONS, SIGMOID, cpu, formulas, reference
+from minivae.kernels import ACTIVATIONS, SIGMOID, cpu, formulas, native, reference
 
 BOTH = pytest.mark.parametrize("k", [reference, cpu], ids=["reference", "cpu"])
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -339,13 +339,13 @@ def test_join_keeps_threads_in_step(workers):
 
 
 def test_a_change_of_any_kernel_file_is_a_new_cache_entry(monkeypatch, tmp_path):
-    assert cpu.matmul.py_func.__qualname__ == f"matmul_{cpu.DIGEST}"
-    assert cpu._digest() == cpu.DIGEST
-    monkeypatch.setattr(cpu, "__file__", str(tmp_path / "cpu.py"))
+    assert cpu.matmul.py_func.__qualname__ == f"matmul_{native.DIGEST}"
+    assert native._digest() == native.DIGEST
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
     digests = set()
     for name, text in [("cpu.py", "1"), ("formulas.py", "1"), ("formulas.py", "2")]:
         (tmp_path / name).write_text(text)
-        digests.add(cpu._digest())
+        digests.add(native._digest())
     assert len(digests) == 3
 
 
@@ -354,6 +354,6 @@ def test_without_a_place_for_a_cache_it_compiles_in_memory():
     exec(compile("def double(x): return x + x", "no_such_folder/kernel.py", "exec"), names)
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(names["double"])
-    double = cpu.compiled(names["double"])
+    double = native.compiled(names["double"])
     assert double(21) == 42
     assert double.stats.cache_path is None

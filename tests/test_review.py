@@ -1,14 +1,12 @@
 """Guards for what a review of the code found: layouts of matrices, threads, divergence."""
 
-import threading
-
 import numpy as np
 import pytest
 from numba.core.errors import TypingError
 from numpy.lib.stride_tricks import as_strided
 from numpy.testing import assert_allclose, assert_array_equal
 
-from minivae import VAE, StorageError, backend, training
+from minivae import VAE, StorageError, training
 from minivae.kernels import cpu, reference
 
 rng = np.random.default_rng(0)
@@ -73,27 +71,6 @@ def test_an_interrupt_between_the_workers_stops_all_of_them(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         VAE(hidden_layer_sizes=(3,), n_threads=2, epochs=1).fit(X)
     assert started[0].done()
-
-
-def test_overlapping_fits_give_blas_its_threads_back():
-    (blas, *_) = [
-        pool for pool in backend._thread_pools().lib_controllers if pool.user_api == "blas"
-    ]
-    before = blas.num_threads
-    first, second = backend.one_blas_thread(), backend.one_blas_thread()
-    first.__enter__()
-    second.__enter__()
-    first.__exit__()
-    assert blas.num_threads == 1  # the second still needs it
-    second.__exit__()
-    assert blas.num_threads == before
-    threads = [threading.Thread(target=backend.one_blas_thread().__enter__) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-        backend.one_blas_thread().__exit__()
-    assert blas.num_threads == before
 
 
 @pytest.mark.parametrize("device", ["cpu", "reference"])
