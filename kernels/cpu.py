@@ -39,8 +39,8 @@ LOG_2PI = math.log(2 * math.pi)
 def matmul(a, b, out):
     (m, n), depth, size = out.shape, a.shape[1], out.itemsize
     assert a.shape[0] == m and b.shape[0] == depth and b.shape[1] == n
-    for strides in (a.strides, b.strides, out.strides):
-        assert strides[0] % size == 0 and strides[1] % size == 0
+    for down, right in (a.strides, b.strides, out.strides):
+        assert (down | right) % size == 0
     multiply(a, b, out)
 
 

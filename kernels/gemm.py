@@ -196,11 +196,17 @@ def _fill_panel(b, down, right, depth, width, panel, columns):
 
 
 @jit
-def _move(rows, columns, source, down_source, right_source, target, down_target, right_target):
+def _read_tile(rows, columns, tile, down_tile, out, down, right):
     for i in range(rows):
-        row, goal = _at(source, i * down_source), _at(target, i * down_target)
         for j in range(columns):
-            goal[j * right_target] = row[j * right_source]
+            tile[i * down_tile + j] = out[i * down + j * right]
+
+
+@jit
+def _write_tile(rows, columns, tile, down_tile, out, down, right):
+    for i in range(rows):
+        for j in range(columns):
+            out[i * down + j * right] = tile[i * down_tile + j]
 
 
 def _multiply(m, n, depth, a, down_a, right_a, b, down_b, right_b, out, down_out, right_out):
@@ -229,7 +235,7 @@ def _multiply(m, n, depth, a, down_a, right_a, b, down_b, right_b, out, down_out
                 # Each tile fetches one line of every row of the columns that come next.
                 soon = here if packed else _at(here, min(columns + i // ROWS % 4 * line, n - 1 - j))
                 if add and not whole:
-                    _move(last + 1, width, goal, down_out, right_out, spare, columns, 1)
+                    _read_tile(last + 1, width, spare, columns, goal, down_out, right_out)
                 if width > 2 * lanes:
                     _tile3(k, last, rows, down_a, right_a, here, down, tile, down_tile, add, soon)
                 elif width > lanes:
@@ -237,7 +243,7 @@ def _multiply(m, n, depth, a, down_a, right_a, b, down_b, right_b, out, down_out
                 else:
                     _tile1(k, last, rows, down_a, right_a, here, down, tile, down_tile, add, soon)
                 if not whole:
-                    _move(last + 1, width, spare, columns, 1, goal, down_out, right_out)
+                    _write_tile(last + 1, width, spare, columns, goal, down_out, right_out)
 
 
 _dtypes = types.float32, types.float64

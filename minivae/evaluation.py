@@ -22,14 +22,7 @@ from minivae.kernels import (
 )
 from minivae.objective import Shard
 from minivae.parameters import make_workspace, named_views
-
-BLOCK = 512  # rows at a time: enough for products to be efficient
-
-
-def blocks(n):
-    """Slices that cut n rows into blocks."""
-    for start in range(0, n, BLOCK):
-        yield slice(start, min(start + BLOCK, n))
+from minivae.rows import BLOCK, blocks, fetch
 
 
 def whole(rows):
@@ -39,12 +32,12 @@ def whole(rows):
 
 def encode(machine, plan, theta, X, binarize):
     """mu (n, Z) and logvar (n, Z) of q(z|x); stochastic binarisation is not drawn here."""
-    work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
-    heads = np.empty((len(X), 2 * plan.latent_dim), theta.dtype)
-    for rows in blocks(len(X)):
+    work = make_workspace(plan, min(BLOCK, X.shape[0]), theta.dtype)
+    heads = np.empty((X.shape[0], 2 * plan.latent_dim), theta.dtype)
+    for rows in blocks(X.shape[0]):
         batch = whole(rows)
         x = machine.source(plan, 0, work.outputs, batch)
-        x[:] = X[rows]
+        x[:] = fetch(X, rows, theta.dtype)
         if binarize == THRESHOLD:
             reference.threshold(x)
         heads[rows] = machine.encode(plan, theta, work.outputs, batch)
@@ -85,14 +78,14 @@ def elbo(machine, plan, theta, X, binarize, seed, n_samples):
     Unbiased for E_q[ln p(x|z)] - KL(q(z|x) || p(z)) <= ln p(x). Draw s of row i is a function of
     (seed, s, i); where the data are binarised at random, that is drawn afresh with it.
     """
-    work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
-    total = np.zeros(len(X))
-    for rows in blocks(len(X)):
+    work = make_workspace(plan, min(BLOCK, X.shape[0]), theta.dtype)
+    total = np.zeros(X.shape[0])
+    for rows in blocks(X.shape[0]):
         batch = whole(rows)
         B = batch.B
         x, eps = machine.source(plan, 0, work.outputs, batch), work.eps[:B]
         for draw in range(n_samples):
-            x[:] = X[rows]
+            x[:] = fetch(X, rows, theta.dtype)
             machine.binarize(x, binarize, seed, STREAM_PIXELS, draw, rows.start)
             machine.k.random_normal(seed, STREAM_EVALUATION, draw, rows.start, eps)
             machine.forward(plan, theta, None, 1.0, work, batch)
@@ -109,15 +102,15 @@ def log_likelihood(machine, plan, theta, X, binarize, seed, n_samples):
     is kept as maximum and remainder. All rows share the draws eps_k, so rows are judged alike and
     a row's value does not depend on its neighbours, unless it is binarised at random on the way.
     """
-    work = make_workspace(plan, min(BLOCK, len(X)), theta.dtype)
+    work = make_workspace(plan, min(BLOCK, X.shape[0]), theta.dtype)
     noise = np.empty((1, plan.latent_dim), theta.dtype)
-    estimate = np.empty(len(X))
-    for rows in blocks(len(X)):
+    estimate = np.empty(X.shape[0])
+    for rows in blocks(X.shape[0]):
         batch = whole(rows)
         B = batch.B
         x = machine.source(plan, 0, work.outputs, batch)
         eps, nll, kl = work.eps[:B], work.nll[:B], work.kl[:B]
-        x[:] = X[rows]
+        x[:] = fetch(X, rows, theta.dtype)
         machine.binarize(x, binarize, seed, STREAM_PIXELS, 0, rows.start)
         heads = machine.encode(plan, theta, work.outputs, batch)
         mu, logvar = heads[:, : plan.latent_dim], heads[:, plan.latent_dim :]

@@ -170,7 +170,7 @@ def layer_gradient(plan, layer, work, batch, gradient, worker, workers):
 def noise_gradient(plan, work, batch, gradient):
     """The gradient by decoder.noise_logvar: the sum over the batch of what each row has to say."""
     dnoise = work.dnoise[: batch.B].reshape((batch.B, 1))
-    k.sum_rows(dnoise, 0, gradient[plan.noise : plan.noise + 1])
+    k.sum_rows(dnoise, batch.first, gradient[plan.noise : plan.noise + 1])
 
 
 def share(n, worker, workers):

@@ -14,6 +14,7 @@ from minivae.evaluation import elbo
 from minivae.kernels import BINARIZE, OPTIMIZERS, STREAM_ORDER, reference
 from minivae.objective import Recipe
 from minivae.parameters import Plan, initialise, make_workspace, named_views
+from minivae.rows import CHUNK_BYTES, fetch, streamed
 
 CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the clock and at Ctrl-C
 WORK_PER_THREAD = (
@@ -88,9 +89,9 @@ def train(machine, recipe, state, X, X_valid, n_epochs, n_threads, show):
     X_valid (m, D) or None: its mean ELBO is recorded too. show: a progress bar.
     FloatingPointError if the loss is no longer finite.
     """
-    total = len(X) * n_epochs
+    total = X.shape[0] * n_epochs
     line = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
-    batch = min(recipe.batch_size, len(X))
+    batch = min(recipe.batch_size, X.shape[0])
     crew = Crew(machine, state.plan, batch, state.theta.dtype, n_threads)
     with crew, tqdm(total=total, bar_format=line, desc="compiling", disable=not show) as bar:
         for _ in range(n_epochs):
@@ -141,16 +142,19 @@ def train_epoch(recipe, state, X, crew):
     Steps are numbered through all epochs, and a step's noise depends on its number, so an epoch
     does the same however it came to be run.
     """
-    n, batch = len(X), min(recipe.batch_size, len(X))
-    data = X.view()
-    data.flags.writeable = False  # one type of array for compiled code, and a safeguard
+    (n, D), dtype = X.shape, state.theta.dtype
+    batch = min(recipe.batch_size, n)
+    most = max(1, CHUNK_BYTES // (batch * D * dtype.itemsize)) if streamed(X) else n
     order = shuffled(crew.machine.k, n, recipe.seed, state.epochs)
     totals, done = np.zeros(2), 0
     while done < n:
-        rows = order[done : done + crew.steps * batch]
-        crew.run(recipe, state, data, rows, totals)
-        done += len(rows)
-        state.steps += -(-len(rows) // batch)
+        rows = order[done : done + min(crew.steps, most) * batch]
+        if streamed(X):
+            crew.run(recipe, state, fetch(X, rows, dtype), np.arange(rows.size), totals)
+        else:
+            crew.run(recipe, state, X, rows, totals)
+        done += rows.size
+        state.steps += -(-rows.size // batch)
         nll, kl = (totals / done).tolist()
         yield Progress(done, nll, kl)
     state.epochs += 1
@@ -179,6 +183,8 @@ class Crew:
     def run(self, recipe, state, data, rows, totals):
         """Train on these rows of data; afterwards `steps` is what takes CHUNK_SECONDS."""
         begin = time.perf_counter()
+        data = data.view()
+        data.flags.writeable = False  # one type of array for compiled code, and a safeguard
         # Workers wait for each other, so none may begin unless all do; Ctrl-C can come in between.
         told, go = threading.Event(), []
 
@@ -217,6 +223,9 @@ def shuffled(k, n, seed, epoch):
     """
     words = np.empty((1, n), np.uint32)
     k.random_words(seed, STREAM_ORDER, epoch, 0, words)
-    keys = words[0].astype(np.uint64) << np.uint64(32) | np.arange(n, dtype=np.uint64)
+    keys = words[0].astype(np.uint64)  # in place from here on: n may be large
+    keys <<= np.uint64(32)
+    keys |= np.arange(n, dtype=np.uint64)
     keys.sort()
-    return (keys & np.uint64(2**32 - 1)).astype(np.intp)
+    keys &= np.uint64(2**32 - 1)
+    return keys.view(np.int64)

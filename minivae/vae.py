@@ -5,18 +5,23 @@ from numbers import Integral
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_n_features,
+    check_is_fitted,
+    validate_data,
+)
 
 from minivae import evaluation, storage
 from minivae.backend import machine
 from minivae.kernels import BINARIZE, LIKELIHOODS, STREAM_BINARIZE, STREAM_POSTERIOR, reference
 from minivae.parameters import named_views, plan_model
+from minivae.rows import fetch
 from minivae.training import State, make_recipe, train
 from minivae.validation import (
     SETTINGS,
     check_count,
     check_settings,
-    check_values,
     check_X,
     counts,
     seed_of,
@@ -119,12 +124,14 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def fit(self, X, y=None, *, X_valid=None):
         """Train from new parameters on X (n, D) for `epochs` passes; y is ignored.
 
+        X may be a SciPy sparse matrix, or an np.memmap of any real dtype: their rows are fetched
+        as they are needed. An array of another dtype than the model's is converted as a whole.
         X_valid (m, D): held-out rows; their mean ELBO after each epoch is history_["valid_elbo"].
         """
         self._check_settings()
-        array = check_X(X, self, self.dtype)
+        array = check_X(X, self, self.likelihood, self.dtype)
         if X_valid is not None:
-            X_valid = check_X(X_valid, self, self.dtype, name="X_valid")
+            X_valid = check_X(X_valid, self, self.likelihood, self.dtype, name="X_valid")
             if X_valid.shape[1] != array.shape[1]:
                 raise ValueError(
                     f"X_valid has {X_valid.shape[1]} features, expected as many as X: "
@@ -234,7 +241,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _with_noise(self, X, eps):
         """X, binarised, and eps, both checked; initialises a model that was not fitted."""
         self._check_settings()
-        X = self._check_X_to_train(X)
+        X = fetch(self._check_X_to_train(X), slice(None), self.dtype).copy()
         if eps is None:
             eps = np.empty((len(X), self.latent_dim), self.dtype)
             reference.random_normal(self.seed_, STREAM_POSTERIOR, 0, 0, eps)
@@ -245,7 +252,6 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                     f"eps has shape {eps.shape}, expected (n, latent_dim) = "
                     f"{(len(X), self.latent_dim)}: one noise vector per row of X"
                 )
-        X = X.copy()
         machine(self.device).binarize(X, self._binarize, self.seed_, STREAM_BINARIZE, 0, 0)
         return X, eps
 
@@ -329,6 +335,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.input_tags.positive_only = self.likelihood == "bernoulli"
         tags.transformer_tags.preserves_dtype = []
         return tags
@@ -339,17 +346,18 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _check_X(self, X):
         """X as a C-contiguous array with the features of the model, which has parameters."""
-        array = validate_data(self, X, reset=False, dtype=self._state.theta.dtype, order="C",
-                              ensure_all_finite=False)  # fmt: skip
         likelihood = LIKELIHOODS[self._state.plan.likelihood]
-        return check_values(array, likelihood, "X", getattr(X, "columns", None))
+        _check_feature_names(self, X, reset=False)
+        array = check_X(X, self, likelihood, self._state.theta.dtype)
+        _check_n_features(self, array, reset=False)
+        return array
 
     def _check_X_to_train(self, X):
         """The same for any model; one without parameters gets its initial ones."""
         if hasattr(self, "_state"):
             self._check_unchanged()
             return self._check_X(X)
-        array = check_X(X, self, self.dtype)
+        array = check_X(X, self, self.likelihood, self.dtype)
         validate_data(self, X, skip_check_array=True)
         self._start()
         return array

@@ -5,11 +5,13 @@ import warnings
 from numbers import Integral, Real
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from minivae.backend import DEVICES, check_device
 from minivae.kernels import ACTIVATIONS, BINARIZE, LIKELIHOODS, OPTIMIZERS
+from minivae.rows import parts
 
 SETTINGS = {
     "latent_dim": [Interval(Integral, 1, None, closed="left")],
@@ -84,27 +86,40 @@ def seed_of(random_state):
     return int(random_state)
 
 
-def check_X(X, estimator, dtype, name="X"):
-    """X as a C-contiguous array (n, D); ValueError for values that the estimator cannot model.
+def check_X(X, estimator, likelihood, dtype, name="X"):
+    """X (n, D), checked: ValueError for values that the likelihood cannot model.
 
-    Those are NaN and infinity, and for a Bernoulli likelihood what lies outside [0, 1].
+    Those are NaN and infinity, and for a Bernoulli likelihood what lies outside [0, 1]. What comes
+    back is a C-contiguous array, or a CSR matrix for a sparse one; a np.memmap stays what it is.
     """
     columns = getattr(X, "columns", None)
-    X = check_array(X, dtype=dtype, order="C", ensure_all_finite=False, input_name=name,
-                    estimator=estimator)  # fmt: skip
-    return check_values(X, estimator.likelihood, name, columns)
+    if isinstance(X, np.memmap):
+        if X.ndim != 2 or X.size == 0 or X.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{name} is a memory map of shape {X.shape} and dtype {X.dtype}, expected real "
+                "numbers of shape (rows, features), one row or more"
+            )
+    else:
+        X = check_array(X, dtype=dtype, order="C", accept_sparse="csr", ensure_all_finite=False,
+                        input_name=name, estimator=estimator)  # fmt: skip
+    return _check_values(X, likelihood, name, columns)
 
 
-def check_values(X, likelihood, name, columns):
+def _check_values(X, likelihood, name, columns):
     """X, or ValueError; see `check_X`. columns: their names, or None."""
-    low, high = X.min(), X.max()  # NaN, if there is one
+    low, high = (0, 0) if issparse(X) else (np.inf, -np.inf)  # what is not stored is 0
+    for part, _, _ in parts(X):
+        if part.size:
+            low, high = np.minimum(low, part.min()), np.maximum(high, part.max())  # NaN, if any
     if not (np.isfinite(low) and np.isfinite(high)):
-        bad = ~np.isfinite(X)
-        row, column = np.argwhere(bad)[0].tolist()
+        bad = [(row[~np.isfinite(part)], column[~np.isfinite(part)])
+               for part, row, column in parts(X)]  # fmt: skip
+        row, column = next((rows[0], columns_[0]) for rows, columns_ in bad if rows.size)
         label = f" ({columns[column]!r})" if columns is not None else ""
         raise ValueError(
-            f"{name} contains NaN or infinity in {bad.sum()} of {X.size} entries, first in row "
-            f"{row}, column {column}{label}; remove those rows or fill them in first"
+            f"{name} contains NaN or infinity in {sum(rows.size for rows, _ in bad)} of "
+            f"{X.shape[0] * X.shape[1]} entries, first in row {row}, column {column}{label}; "
+            "remove those rows or fill them in first"
         )
     if likelihood == "bernoulli" and (low < 0 or high > 1):
         raise ValueError(
@@ -116,7 +131,7 @@ def check_values(X, likelihood, name, columns):
 
 def warn_of_grey(X):
     """Warn that the Bernoulli "likelihood" of values between 0 and 1 is none."""
-    if np.any((X > 0) & (X < 1)):
+    if any(np.any((part > 0) & (part < 1)) for part, _, _ in parts(X)):
         warnings.warn(
             'X has values strictly between 0 and 1, but likelihood="bernoulli" is a distribution '
             "over 0 and 1: the result is a negative cross-entropy, not a log-likelihood, and must "

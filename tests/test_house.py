@@ -24,17 +24,18 @@ ALLOWED = {
     "minivae/objective.py": "stdlib .kernels .kernels.reference",
     "minivae/backend.py": "stdlib cupy numpy .kernels.cpu .kernels.cuda .kernels.native .objective"
     " .parameters",
+    "minivae/rows.py": "stdlib numpy scipy",
     "minivae/gradcheck.py": "stdlib numpy",
     "minivae/evaluation.py": "stdlib numpy .kernels .kernels.reference .backend .gradcheck"
-    " .objective .parameters",
+    " .objective .parameters .rows",
     "minivae/training.py": "stdlib numpy tqdm .kernels .kernels.reference .backend .evaluation"
-    " .objective .parameters",
+    " .objective .parameters .rows",
     "minivae/datasets.py": "stdlib numpy pandas pooch scipy sklearn",
     "minivae/storage.py": "stdlib numpy safetensors",
     "minivae/plots.py": "stdlib matplotlib numpy scipy",
-    "minivae/validation.py": "stdlib numpy sklearn .kernels .backend",
+    "minivae/validation.py": "stdlib numpy scipy sklearn .kernels .backend .rows",
     "minivae/vae.py": "stdlib numpy sklearn .kernels .kernels.reference .backend .evaluation"
-    " .parameters .storage .training .validation",
+    " .parameters .rows .storage .training .validation",
     "minivae/__init__.py": "stdlib .datasets .gradcheck .kernels .plots .storage .vae",
     "minivae/cli.py": "stdlib numpy tqdm . .datasets .plots .storage .vae",
 }

@@ -217,7 +217,7 @@ BAD_X = {  # values, error, words of the message
     "ragged": ([[0.5, 1.0], [0.5]], ValueError, "inhomogeneous"),
     "words": ([["a"] * 5], ValueError, "could not convert string to float: 'a'"),
     "complex": (UNIT + 1j, ValueError, "Complex data not supported"),
-    "sparse": (scipy.sparse.csr_matrix(UNIT), TypeError, "Sparse data was passed for X"),
+    "sparse": (scipy.sparse.csr_matrix(UNIT * np.nan), ValueError, "X contains NaN or infinity"),
 }
 OTHER_WIDTH = {"other width": (UNIT[:, :3], ValueError, "X has 3 features, but VAE .*expecting 5")}
 TAKE_X = """fit partial_fit transform reconstruct elbo score_samples score loss_and_gradients

@@ -1,0 +1,56 @@
+"""Rows of data that need not be an array in memory: sparse matrices, and arrays in a file."""
+
+import mmap
+
+import numpy as np
+from scipy.sparse import issparse
+
+BLOCK = 512  # rows at a time: enough for products to be efficient
+CHUNK_BYTES = 2**26  # of rows that are turned into an array at once
+
+
+def streamed(X):
+    """Whether rows of X must be fetched as they are needed."""
+    return issparse(X) or isinstance(X, np.memmap)
+
+
+def fetch(X, rows, dtype):
+    """The given rows of X (n, D), a slice or numbers, as a C-contiguous array."""
+    if isinstance(X, np.memmap):
+        return _fetch_mapped(X, rows, dtype)
+    if issparse(X):
+        return X[rows].toarray(order="C").astype(dtype, copy=False)
+    return np.ascontiguousarray(X[rows], dtype)
+
+
+def _fetch_mapped(X, rows, dtype):
+    """The same for a file; the system may take back at once what it read for that.
+
+    Else all of the file that was ever looked at would count as this process's memory. A look at a
+    row brings in many pages around it, so they are given back every few rows.
+    """
+    rows = np.arange(len(X))[rows] if isinstance(rows, slice) else rows
+    fetched = np.empty((len(rows), X.shape[1]), dtype)
+    for few in blocks(len(rows)):
+        fetched[few] = X[rows[few]]
+        if X.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):  # mode "c" keeps changes there
+            X._mmap.madvise(mmap.MADV_DONTNEED)
+    return fetched
+
+
+def blocks(n):
+    """Slices that cut n rows into blocks."""
+    for start in range(0, n, BLOCK):
+        yield slice(start, min(start + BLOCK, n))
+
+
+def parts(X):
+    """(values, row of each, column of each) of all of X that is stored, part by part."""
+    if issparse(X):
+        stored = X.tocoo()
+        yield stored.data, stored.row, stored.col
+        return
+    for rows in blocks(len(X)) if streamed(X) else [slice(0, len(X))]:
+        part = fetch(X, rows, X.dtype)
+        row, column = np.ogrid[rows, : X.shape[1]]
+        yield part, *np.broadcast_arrays(row, column)
