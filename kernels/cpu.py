@@ -8,8 +8,6 @@ and the reasons for them are in `reference.py` and `formulas.py`.
 import math
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
 from . import IDENTITY, RELU, SIGMOID, SOFTPLUS, TANH
 from .formulas import (
@@ -27,6 +25,7 @@ from .formulas import (
     unless_negligible,
 )
 from .gemm import multiply
+from .join import wait_for_all
 from .native import compiled
 
 LOG_2PI = math.log(2 * math.pi)
@@ -312,32 +311,7 @@ def add_totals(nll, kl, totals):
         totals[1] += kl[i]
 
 
-@intrinsic
-def _fetch_add(typingctx, array, index, value):
-    """array[index] += value as one atomic operation; returns the value before it."""
-
-    def codegen(context, builder, signature, args):
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        pointer = builder.gep(data, [args[1]])
-        return builder.atomic_rmw("add", pointer, args[2], "seq_cst")
-
-    return types.int64(types.Array(types.int64, 1, "C"), types.int64, types.int64), codegen
-
-
-_yield_processor = types.ExternalFunction("sched_yield", types.int32())
-
-
 @compiled
 def join(barrier, workers):
-    """barrier (2,) int64: workers that have arrived, and how often all have.
-
-    A worker that waits gives its processor away at once, so a busy machine is not slowed by it.
-    """
     if workers > 1:
-        generation = _fetch_add(barrier, 1, 0)
-        if _fetch_add(barrier, 0, 1) == workers - 1:
-            _fetch_add(barrier, 0, -workers)
-            _fetch_add(barrier, 1, 1)
-        else:
-            while _fetch_add(barrier, 1, 0) == generation:
-                _yield_processor()
+        wait_for_all(barrier, workers)

@@ -171,7 +171,7 @@ class Crew:
         self.workers = 1 if machine.k is reference else count_threads(n_threads, plan, batch)
         self.work = make_workspace(plan, batch, dtype)
         self.gradient = np.empty(plan.n_parameters, dtype)
-        self.barrier = np.zeros(2, np.int64)
+        self.barrier = np.zeros(3, np.int64)
 
     def __enter__(self):
         self.threads = ThreadPoolExecutor(self.workers)

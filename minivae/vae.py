@@ -7,7 +7,6 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array
 from sklearn.utils.validation import (
     _check_feature_names,
-    _check_n_features,
     check_is_fitted,
     validate_data,
 )
@@ -348,9 +347,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """X as a C-contiguous array with the features of the model, which has parameters."""
         likelihood = LIKELIHOODS[self._state.plan.likelihood]
         _check_feature_names(self, X, reset=False)
-        array = check_X(X, self, likelihood, self._state.theta.dtype)
-        _check_n_features(self, array, reset=False)
-        return array
+        return check_X(X, self, likelihood, self._state.theta.dtype, n_features=self.n_features_in_)
 
     def _check_X_to_train(self, X):
         """The same for any model; one without parameters gets its initial ones."""

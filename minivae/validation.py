@@ -86,11 +86,12 @@ def seed_of(random_state):
     return int(random_state)
 
 
-def check_X(X, estimator, likelihood, dtype, name="X"):
+def check_X(X, estimator, likelihood, dtype, name="X", n_features=None):
     """X (n, D), checked: ValueError for values that the likelihood cannot model.
 
     Those are NaN and infinity, and for a Bernoulli likelihood what lies outside [0, 1]. What comes
     back is a C-contiguous array, or a CSR matrix for a sparse one; a np.memmap stays what it is.
+    n_features: how many D must be, if that is known.
     """
     columns = getattr(X, "columns", None)
     if isinstance(X, np.memmap):
@@ -102,6 +103,11 @@ def check_X(X, estimator, likelihood, dtype, name="X"):
     else:
         X = check_array(X, dtype=dtype, order="C", accept_sparse="csr", ensure_all_finite=False,
                         input_name=name, estimator=estimator)  # fmt: skip
+    if n_features not in (None, X.shape[1]):
+        raise ValueError(
+            f"{name} has {X.shape[1]} features, but {type(estimator).__name__} is expecting "
+            f"{n_features} features as input"
+        )
     return _check_values(X, likelihood, name, columns)
 
 

@@ -18,7 +18,9 @@ ALLOWED = {
     "kernels/native.py": "contextlib hashlib pathlib llvmlite numba",
     "kernels/formulas.py": "math numba numpy .kernels .kernels.native",
     "kernels/gemm.py": "platform llvmlite numba .kernels.native",
-    "kernels/cpu.py": "math numba numpy .kernels .kernels.formulas .kernels.gemm .kernels.native",
+    "kernels/join.py": "platform numba .kernels.native",
+    "kernels/cpu.py": "math numpy .kernels .kernels.formulas .kernels.gemm .kernels.join"
+    " .kernels.native",
     "kernels/cuda.py": "stdlib cupy numpy .kernels",
     "minivae/parameters.py": "stdlib numpy .kernels .kernels.reference",
     "minivae/objective.py": "stdlib .kernels .kernels.reference",
