@@ -260,10 +260,14 @@ def threshold(x):
 def sgd(theta, gradient, velocity, learning_rate, momentum, weight_decay):
     rate, decay = theta.dtype.type(learning_rate), theta.dtype.type(weight_decay)
     inertia = theta.dtype.type(momentum)
-    for i in range(theta.size):
-        v = unless_negligible(inertia * velocity[i] + (gradient[i] + decay * theta[i]))
-        velocity[i] = v
-        theta[i] -= rate * v
+    if momentum > 0:
+        for i in range(theta.size):
+            v = unless_negligible(inertia * velocity[i] + (gradient[i] + decay * theta[i]))
+            velocity[i] = v
+            theta[i] -= rate * v
+    else:
+        for i in range(theta.size):
+            theta[i] -= rate * (gradient[i] + decay * theta[i])
 
 
 @compiled

@@ -231,13 +231,17 @@ def threshold(x):
 
 def sgd(theta, gradient, velocity, learning_rate, momentum, weight_decay):
     """g = gradient + weight_decay * theta; velocity = momentum * velocity + g;
-    theta -= learning_rate * velocity (Polyak 1964; with momentum 0 plain gradient descent).
+    theta -= learning_rate * velocity (Polyak 1964). With momentum 0, plain gradient descent,
+    velocity is left alone.
 
     weight_decay * theta is the gradient of weight_decay / 2 * |theta|^2, a N(0, 1 / weight_decay)
     prior on the parameters. It acts here, not in the reported loss.
     """
-    velocity[:] = _unless_negligible(momentum * velocity + (gradient + weight_decay * theta))
-    theta -= learning_rate * velocity
+    g = gradient + weight_decay * theta
+    if momentum > 0:
+        velocity[:] = _unless_negligible(momentum * velocity + g)
+        g = velocity
+    theta -= learning_rate * g
 
 
 def adagrad(theta, gradient, square_sum, learning_rate, weight_decay, epsilon):
