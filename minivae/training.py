@@ -20,9 +20,8 @@ CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the cloc
 WORK_PER_THREAD = (
     5e6  # multiply-adds of a step below which a further thread costs more than it brings
 )
-
-
 EPSILON = {"sgd": 0.0, "adagrad": 1e-10, "adam": 1e-8}  # as in PyTorch
+SQUARES = {"adagrad": 0, "adam": 1}  # which of the moments is a sum of squares
 
 
 def make_recipe(settings, seed):

@@ -16,13 +16,13 @@ from minivae.backend import machine
 from minivae.kernels import BINARIZE, LIKELIHOODS, STREAM_BINARIZE, STREAM_POSTERIOR, reference
 from minivae.parameters import named_views, plan_model
 from minivae.rows import fetch
-from minivae.training import State, make_recipe, train
+from minivae.training import SQUARES, State, make_recipe, train
 from minivae.validation import (
     SETTINGS,
     check_count,
+    check_facts,
     check_settings,
     check_X,
-    counts,
     seed_of,
     warn_of_grey,
 )
@@ -283,15 +283,14 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             settings["hidden_layer_sizes"] = tuple(settings["hidden_layer_sizes"])
             vae = cls(**settings)
             vae._check_settings()
-            vae.n_features_in_ = int(facts["n_features"])
+            check_facts(facts)
+            vae.n_features_in_ = facts["n_features"]
             if facts["feature_names"]:
                 vae.feature_names_in_ = np.array(facts["feature_names"], dtype=object)
-                if vae.feature_names_in_.shape != (vae.n_features_in_,):
-                    raise ValueError("feature_names are not one name per feature")
             storage.compare(path, arrays, State.unmade(vae._make_plan(), vae.dtype).arrays())
-            vae._start(seed_of(int(facts["seed"])))
-            vae._state.epochs, vae._state.steps = counts(facts, "epochs", "steps")
-            vae._state.history = {name: list(values) for name, values in facts["history"].items()}
+            vae._start(facts["seed"])
+            for name in ("epochs", "steps", "history"):
+                setattr(vae._state, name, facts[name])
         except (
             KeyError,
             TypeError,
@@ -303,6 +302,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise storage.StorageError(f"{path}: does not describe a VAE ({error})") from error
         for name, target in vae._state.arrays().items():
             target[...] = arrays[name]
+        squares = vae._state.moments[SQUARES.get(vae.optimizer, slice(0))]
+        if (squares < 0).any():
+            raise storage.StorageError(f"{path}: {vae.optimizer}'s sums of squares are negative")
         return vae
 
     # --- inside ---------------------------------------------------------------------------------

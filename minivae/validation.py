@@ -64,12 +64,28 @@ def check_count(name, value):
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
-def counts(facts, *names):
-    """The named facts, each a whole number that fits a word of a random number's counter."""
-    for name in names:
-        if type(facts[name]) is not int or not 0 <= facts[name] < 2**32:
-            raise ValueError(f"{name} must be a whole number below 2^32, got {facts[name]!r}")
-    return [facts[name] for name in names]
+def check_facts(facts):
+    """Raise unless the facts of a model file are of the kinds that `VAE.save` writes.
+
+    Nothing is turned into something else on the way: 3.9 is no number of features.
+    """
+    # Steps and epochs are words of a random number's counter.
+    for name, low, high in (("n_features", 1, 2**31), ("seed", 0, 2**63), ("epochs", 0, 2**32),
+                            ("steps", 0, 2**32)):  # fmt: skip
+        if type(facts[name]) is not int or not low <= facts[name] < high:
+            raise ValueError(
+                f"{name} must be a whole number from {low} to {high - 1}, got {facts[name]!r}"
+            )
+    names, n = facts["feature_names"], facts["n_features"]
+    if type(names) is not list or not all(type(name) is str for name in names):
+        raise ValueError("feature_names must be a list of words")
+    if names and len(set(names)) != n:
+        raise ValueError(f"feature_names must be {n} different words, one per feature, or none")
+    for name, values in facts["history"].items():
+        if type(values) is not list or len(values) > facts["epochs"]:
+            raise ValueError(f"history must have a list of one value per epoch for {name!r}")
+        if not all(type(value) in (int, float) and np.isfinite(value) for value in values):
+            raise ValueError(f"history has values for {name!r} that are not numbers")
 
 
 def seed_of(random_state):

@@ -200,6 +200,21 @@ BAD_FACTS = {  # what happens to the facts, words
     "no epochs": (lambda f: f.update(epochs=None), "does not describe a VAE"),
     "other history": (lambda f: f.update(history=[1, 2]), "does not describe a VAE"),
     "too few names": (lambda f: f.update(feature_names=["a"]), "model.safetensors: "),
+    "part of a feature": (lambda f: f.update(n_features=5.5), "n_features must be a whole number"),
+    "as many, as a float": (lambda f: f.update(n_features=5.0), "n_features must be a whole"),
+    "yes for a seed": (lambda f: f.update(seed=True), "seed must be a whole number"),
+    "half a seed": (lambda f: f.update(seed=1.5), "seed must be a whole number"),
+    "one name for all": (lambda f: f.update(feature_names=["a"] * 5), "different words"),
+    "numbers for names": (lambda f: f.update(feature_names=[1, 2, 3, 4, 5]), "a list of words"),
+    "one word for names": (lambda f: f.update(feature_names="abcde"), "a list of words"),
+    "words in the history": (lambda f: f["history"].update(loss=["low"]), "not numbers"),
+    "truth in the history": (lambda f: f["history"].update(loss=[True]), "not numbers"),
+    "NaN in the history": (lambda f: f["history"].update(loss=[float("nan")]), "not numbers"),
+    "history of the future": (
+        lambda f: f["history"].update(loss=[1.0] * 99),
+        "one value per epoch",
+    ),
+    "a number for a history": (lambda f: f["history"].update(loss=1.0), "one value per epoch"),
     "negative seed": (lambda f: f.update(seed=-1), "model.safetensors: "),
     "seed too large": (lambda f: f.update(seed=2**64), "model.safetensors: "),
 }
@@ -212,6 +227,15 @@ def test_wrong_arrays_are_refused(case, saved):
     damage(arrays)
     save_file(arrays, saved, metadata)
     with pytest.raises(StorageError, match=words):
+        VAE.load(saved)
+
+
+def test_negative_sums_of_squares_are_refused(saved):
+    arrays, metadata = parts(saved)
+    squares = MOMENT.replace("optimizer.0", "optimizer.1")
+    arrays[squares].flat[0] = -1e-3
+    save_file(arrays, saved, metadata)
+    with pytest.raises(StorageError, match="sums of squares are negative"):
         VAE.load(saved)
 
 
