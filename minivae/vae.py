@@ -257,10 +257,14 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     # --- files ----------------------------------------------------------------------------------
 
     def save(self, path):
-        """Write the model, the optimiser's state and the history to path, as safetensors."""
+        """Write the model, the optimiser's state and the history to path, as safetensors.
+
+        Equal models give equal bytes: the seconds that epochs took are left out.
+        """
         check_is_fitted(self)
         self._check_unchanged()
         settings = self.get_params()
+        history = {name: values for name, values in self.history_.items() if name != "seconds"}
         if not isinstance(self.random_state, Integral):
             settings["random_state"] = None  # seed_ says what it stood for
         facts = {
@@ -270,7 +274,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             "seed": self.seed_,
             "epochs": self._state.epochs,
             "steps": self._state.steps,
-            "history": self.history_,
+            "history": history,
         }
         storage.write(path, self._state.arrays(), facts)
 

@@ -36,8 +36,6 @@ def same_model(a, b):
     """Equal in everything but the time that epochs took."""
     for x, y in [(a._state.theta, b._state.theta), (a._state.moments, b._state.moments)]:
         assert (x.dtype, x.tobytes()) == (y.dtype, y.tobytes())
-    for model in (a, b):
-        assert len(model.history_["seconds"]) == model._state.epochs
     facts = [
         (m._state.steps, m._state.epochs, m.seed_, m.n_features_in_,
          {name: values for name, values in m.history_.items() if name != "seconds"})
@@ -68,7 +66,6 @@ def test_a_loaded_model_is_the_saved_one_and_trains_on_as_if_never_stored(name, 
     model.save(tmp_path / "model")
     loaded = VAE.load(tmp_path / "model")
     same_model(loaded, model)
-    assert loaded.history_ == model.history_
     settings = model.get_params()
     if not isinstance(settings["random_state"], int):
         settings["random_state"] = None  # what it stood for is in seed_
@@ -125,7 +122,7 @@ def test_names_of_columns_are_kept(tmp_path):
 
 def test_equal_models_make_equal_bytes(saved, tmp_path):
     models = [VAE.load(saved), VAE.load(saved), vae().fit(X)]
-    models[2].history_["seconds"][:] = models[0].history_["seconds"]  # the one thing that varies
+    assert "seconds" in models[2].history_  # the one thing that varies
     for index, model in enumerate(models):
         model.save(tmp_path / str(index))
         assert (tmp_path / str(index)).read_bytes() == saved.read_bytes()
