@@ -41,7 +41,7 @@ def check_settings(vae):
         if isinstance(getattr(vae, name), bool):
             raise ValueError(f"{name} must be an integer, got {getattr(vae, name)!r}")
     sizes = vae.hidden_layer_sizes
-    if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in sizes):
         raise ValueError(
             f"hidden_layer_sizes must hold positive integers, one per hidden layer, got {sizes!r}"
         )

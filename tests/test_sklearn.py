@@ -254,7 +254,7 @@ def test_bad_held_out_data_is_refused_and_changes_nothing(case):
 
 BAD_SETTINGS = {
     "latent_dim": [0, -1, 2.5, "2", None, True],
-    "hidden_layer_sizes": [(0,), (-1,), (2.5,), 5, "5", None, ("5",), (5, None), [[5]]],
+    "hidden_layer_sizes": [(0,), (-1,), (True,), (2.5,), 5, "5", None, ("5",), (5, None), [[5]]],
     "activation": ["gelu", None, 1],
     "likelihood": ["poisson", None],
     "binarize": ["yes", True],
