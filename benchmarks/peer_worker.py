@@ -306,7 +306,7 @@ def main():
 
 
 class PeerFailed(Exception):
-    """A worker ended before its answer; the last line that it wrote."""
+    """A worker ended before its answer, or answered what minivae does not: how, in a line."""
 
 
 class Worker:

@@ -77,7 +77,6 @@ def measure(size, optimizer, options, busy_rounds):
                 finalists[peer, name] = workers.pop(name)
             for worker in workers.values():
                 worker.close()
-        print("  check passed: first loss and gradients, loss after one epoch", file=sys.stderr)
         steps = stretches(finalists, problem, options.seconds)
         times = turns(finalists, steps, options.rounds)
         reference = times["minivae", "as the estimator"]
@@ -120,7 +119,7 @@ def start(peer, size, optimizer, quick, folder, stack):
         check = None if peer == "floor" else str(path)
         try:
             worker = Worker(peer, size, optimizer, setting, check)
-            stack.callback(worker.close)
+            stack.callback(worker.close)  # also of one that fails the check
             if peer == "minivae":
                 path.rename(folder / "reference.npz")
                 (folder / "reference.json").write_text(json.dumps(worker.first))
