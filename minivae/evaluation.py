@@ -84,8 +84,9 @@ def elbo(machine, plan, theta, X, binarize, seed, n_samples):
         batch = whole(rows)
         B = batch.B
         x, eps = machine.source(plan, 0, work.outputs, batch), work.eps[:B]
+        values = fetch(X, rows, theta.dtype)
         for draw in range(n_samples):
-            x[:] = fetch(X, rows, theta.dtype)
+            x[:] = values
             machine.binarize(x, binarize, seed, STREAM_PIXELS, draw, rows.start)
             machine.k.random_normal(seed, STREAM_EVALUATION, draw, rows.start, eps)
             machine.forward(plan, theta, None, 1.0, work, batch)

@@ -5,11 +5,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array
-from sklearn.utils.validation import (
-    _check_feature_names,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from minivae import evaluation, storage
 from minivae.backend import machine
@@ -21,8 +17,9 @@ from minivae.validation import (
     SETTINGS,
     check_count,
     check_facts,
+    check_form,
     check_settings,
-    check_X,
+    check_values,
     seed_of,
     warn_of_grey,
 )
@@ -128,9 +125,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X_valid (m, D): held-out rows; their mean ELBO after each epoch is history_["valid_elbo"].
         """
         self._check_settings()
-        array = check_X(X, self, self.likelihood, self.dtype)
+        array = self._check_new(X, "X")
         if X_valid is not None:
-            X_valid = check_X(X_valid, self, self.likelihood, self.dtype, name="X_valid")
+            X_valid = self._check_new(X_valid, "X_valid")
             if X_valid.shape[1] != array.shape[1]:
                 raise ValueError(
                     f"X_valid has {X_valid.shape[1]} features, expected as many as X: "
@@ -293,8 +290,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 vae.feature_names_in_ = np.array(facts["feature_names"], dtype=object)
             storage.compare(path, arrays, State.unmade(vae._make_plan(), vae.dtype).arrays())
             vae._start(facts["seed"])
-            for name in ("epochs", "steps", "history"):
-                setattr(vae._state, name, facts[name])
+            vae._state.epochs, vae._state.steps = facts["epochs"], facts["steps"]
+            vae._state.history = facts["history"]
         except (
             KeyError,
             TypeError,
@@ -306,8 +303,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise storage.StorageError(f"{path}: does not describe a VAE ({error})") from error
         for name, target in vae._state.arrays().items():
             target[...] = arrays[name]
-        squares = vae._state.moments[SQUARES.get(vae.optimizer, slice(0))]
-        if (squares < 0).any():
+        squares = SQUARES.get(vae.optimizer)
+        if squares is not None and (vae._state.moments[squares] < 0).any():
             raise storage.StorageError(f"{path}: {vae.optimizer}'s sums of squares are negative")
         return vae
 
@@ -351,19 +348,25 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _check_X(self, X):
         """X as a C-contiguous array with the features of the model, which has parameters."""
+        array = check_form(X, self, self._state.theta.dtype)
+        validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
         likelihood = LIKELIHOODS[self._state.plan.likelihood]
-        _check_feature_names(self, X, reset=False)
-        return check_X(X, self, likelihood, self._state.theta.dtype, n_features=self.n_features_in_)
+        return check_values(array, likelihood, columns=getattr(X, "columns", None))
 
     def _check_X_to_train(self, X):
         """The same for any model; one without parameters gets its initial ones."""
         if hasattr(self, "_state"):
             self._check_unchanged()
             return self._check_X(X)
-        array = check_X(X, self, self.likelihood, self.dtype)
+        array = self._check_new(X, "X")
         validate_data(self, X, skip_check_array=True)
         self._start()
         return array
+
+    def _check_new(self, X, name):
+        """X with any number of features, as the settings want it."""
+        array = check_form(X, self, self.dtype, name)
+        return check_values(array, self.likelihood, name, getattr(X, "columns", None))
 
     def _check_unchanged(self):
         """Raise if a setting that shapes the model is not what the model was made with."""

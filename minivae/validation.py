@@ -102,33 +102,26 @@ def seed_of(random_state):
     return int(random_state)
 
 
-def check_X(X, estimator, likelihood, dtype, name="X", n_features=None):
-    """X (n, D), checked: ValueError for values that the likelihood cannot model.
-
-    Those are NaN and infinity, and for a Bernoulli likelihood what lies outside [0, 1]. What comes
-    back is a C-contiguous array, or a CSR matrix for a sparse one; a np.memmap stays what it is.
-    n_features: how many D must be, if that is known.
-    """
-    columns = getattr(X, "columns", None)
+def check_form(X, estimator, dtype, name="X"):
+    """X as numbers (n, D): a C-contiguous array, or a CSR matrix for a sparse one; a np.memmap
+    stays what it is."""
     if isinstance(X, np.memmap):
         if X.ndim != 2 or X.size == 0 or X.dtype.kind not in "biuf":
             raise ValueError(
                 f"{name} is a memory map of shape {X.shape} and dtype {X.dtype}, expected real "
                 "numbers of shape (rows, features), one row or more"
             )
-    else:
-        X = check_array(X, dtype=dtype, order="C", accept_sparse="csr", ensure_all_finite=False,
-                        input_name=name, estimator=estimator)  # fmt: skip
-    if n_features not in (None, X.shape[1]):
-        raise ValueError(
-            f"{name} has {X.shape[1]} features, but {type(estimator).__name__} is expecting "
-            f"{n_features} features as input"
-        )
-    return _check_values(X, likelihood, name, columns)
+        return X
+    return check_array(X, dtype=dtype, order="C", accept_sparse="csr", ensure_all_finite=False,
+                       input_name=name, estimator=estimator)  # fmt: skip
 
 
-def _check_values(X, likelihood, name, columns):
-    """X, or ValueError; see `check_X`. columns: their names, or None."""
+def check_values(X, likelihood, name="X", columns=None):
+    """X, as `check_form` gives it; ValueError for values that the likelihood cannot model.
+
+    Those are NaN and infinity, and for a Bernoulli likelihood what lies outside [0, 1]. columns:
+    their names, or None.
+    """
     low, high = (0, 0) if issparse(X) else (np.inf, -np.inf)  # what is not stored is 0
     for part, _, _ in parts(X):
         if part.size:
