@@ -15,7 +15,6 @@ import numpy as np
 from minivae import storage
 from minivae.training import SQUARES, State
 
-LAST, BEST = "checkpoint.safetensors", "best.safetensors"
 SECONDS = 60.0  # between two checkpoints in the course of an epoch
 KIND = "VAE"  # the one kind of model that there is
 
@@ -30,9 +29,9 @@ class Checkpoints:
 
     def begin(self):
         """Write where training starts, which also shows whether the folder can be written to."""
-        self._write(LAST)
+        self._write(storage.CHECKPOINT)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.folder / BEST)  # of an earlier training
+            os.unlink(self.folder / storage.BEST)  # of an earlier training
 
     def __call__(self, event):
         """After "batches" write now and then, after an "epoch" or before an "interrupt" always."""
@@ -44,8 +43,8 @@ class Checkpoints:
             and held_out
             and not max(held_out[:-1], default=-np.inf) >= held_out[-1]
         ):
-            self._write(BEST)
-        self._write(LAST)
+            self._write(storage.BEST)
+        self._write(storage.CHECKPOINT)
 
     def _write(self, name):
         self.model.save(self.folder / name)
@@ -111,7 +110,7 @@ def load(make, path, part):
     state.history = {
         name: [float("nan") if value is None else value for value in values]
         for name, values in facts["history"].items()
-    }
+    } | {"seconds": [float("nan")] * facts["epochs"]}
     for name, target in state.arrays().items():
         if part in (None, name.split(".")[0]):
             target[...] = arrays[name]

@@ -4,6 +4,7 @@ Never a pickle: a model file can hold numbers and text, and nothing in it is run
 anyone, so sizes are checked before memory is taken, and a checksum tells damage from a model.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ except ImportError:  # Windows, where a file that is open cannot be removed by a
         pass
 
 
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"  # what a training leaves
 FORMAT = 1
 MAX_HEADER = 2**26  # bytes of names, shapes and facts
 MAX_BRACKETS = 10_000  # lists and tables in a header; each takes far more memory than file
@@ -82,6 +84,24 @@ def replace(path, data):
     finally:
         if temporary is not None:
             os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Whether this process has the folder's lock, for as long as the block takes."""
+    if not LOCK_EX:  # Windows cannot open a folder
+        yield True
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            flock(handle, LOCK_EX | LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            alone = False
+        yield alone
+    finally:
+        os.close(handle)
 
 
 TEMPORARY = re.compile(r"\.minivae-[0-9a-f]{16}")

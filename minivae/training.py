@@ -92,6 +92,8 @@ def train(machine, recipe, state, X, X_valid, last_epoch, n_threads, show, keep=
     when state could be stored. Ctrl-C, and with `keep` termination, first wait for that.
     FloatingPointError if the loss is no longer finite; state is as the last good batch left it.
     """
+    if state.epochs >= last_epoch:
+        return
     n = X.shape[0]
     line = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
     crew = Crew(machine, state.plan, min(recipe.batch_size, n), state.theta.dtype, n_threads)

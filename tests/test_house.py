@@ -42,7 +42,9 @@ ALLOWED = {
     "minivae/vae.py": "stdlib numpy sklearn .kernels .kernels.reference .backend"
     " .checkpoints .evaluation .parameters .rows .storage .training .validation",
     "minivae/__init__.py": "stdlib .datasets .gradcheck .kernels .plots .storage .vae",
-    "minivae/cli.py": "stdlib numpy tqdm . .datasets .plots .storage .vae",
+    "minivae/runs.py": "stdlib . .storage",
+    "minivae/commands.py": "stdlib numpy . .datasets .plots .runs .storage",
+    "minivae/cli.py": "stdlib . .commands .datasets",
 }
 
 
