@@ -147,6 +147,8 @@ def check_facts(facts):
             raise ValueError(f"history must have a list of one value per epoch for {name!r}")
         if not all(value is None or is_number(value) for value in values):
             raise ValueError(f"history has values for {name!r} that are not numbers")
+    if facts["epochs"] > len(facts["history"].get("loss", ())):
+        raise ValueError(f"history must have the loss of {facts['epochs']} epochs")
 
 
 def is_number(value):
