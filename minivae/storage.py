@@ -36,24 +36,29 @@ class StorageError(Exception):
 
 
 def write(path, arrays, facts):
-    """Write {name: array} and the JSON-able dict facts to path, as `replace` does.
+    """Write {name: array} and the JSON-able dict facts to path, as `pack` and `replace` do."""
+    try:
+        data = pack(arrays, facts)
+    except ValueError as error:
+        raise StorageError(f"{os.fspath(path)}: not written, {error}") from error
+    replace(path, data)
 
-    Equal arrays and facts give equal bytes. NaN and infinity are refused.
+
+def pack(arrays, facts):
+    """The bytes of a model file; equal arrays and facts give equal bytes.
+
+    ValueError for NaN and infinity.
     """
     from safetensors.numpy import save
 
-    path = os.fspath(path)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise StorageError(f"{path}: not written, {name} has values that are NaN or infinite")
+            raise ValueError(f"{name} has values that are NaN or infinite")
     # safetensors would write strided arrays in their memory order, that is scrambled.
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    try:
-        facts = json.loads(_document({"format": FORMAT, **facts}))
-    except ValueError as error:
-        raise StorageError(f"{path}: the model's history or settings hold {error}") from error
+    facts = {"format": FORMAT, **facts}
     document = _document({**facts, "sha256": _digest(contiguous, facts)})
-    replace(path, save(contiguous, metadata={"minivae": document}))
+    return save(contiguous, metadata={"minivae": document})
 
 
 def replace(path, data):
