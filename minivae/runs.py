@@ -19,6 +19,8 @@ FREE = ("out", "resume", "quiet", "n_threads", "epochs", "data_dir")  # may diff
 
 def check_folder(folder, overwrite, resume):
     """Raise unless `train` may write into the folder."""
+    if overwrite and resume:
+        raise ValueError("--resume goes on with a run and --overwrite replaces it: leave one out")
     if folder.is_dir():
         storage.clean(folder)
         there = {path.name for path in folder.iterdir()}

@@ -40,7 +40,7 @@ def write(path, arrays, facts):
     try:
         data = pack(arrays, facts)
     except ValueError as error:
-        raise StorageError(f"{os.fspath(path)}: not written, {error}") from error
+        raise StorageError(f"{os.fsdecode(path)}: not written, {error}") from error
     replace(path, data)
 
 
@@ -67,7 +67,7 @@ def replace(path, data):
     They go to a temporary file beside the target, which then takes the target's name. What is
     there under that name is replaced only if it is a regular file.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise StorageError(f"{path}: the folder {folder} does not exist; make it first")
@@ -162,7 +162,7 @@ def read(path):
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     if os.path.isdir(path):
         raise StorageError(f"{path}: is a folder; the model is a file in it, model.safetensors")
     try:
