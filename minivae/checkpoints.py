@@ -23,6 +23,8 @@ class Checkpoints:
     """Writes the model to a folder while it trains: the last, and the best by held-out ELBO."""
 
     def __init__(self, model, folder):
+        if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+            raise ValueError(f"checkpoints must be a folder, got {folder!r}")
         self.model, self.folder, self.written = model, Path(folder), time.monotonic()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -53,6 +53,7 @@ def train(args):
     with runs.alone_in(args.out), leaving_at_once():
         begin = time.perf_counter()
         if not past:
+            runs.check_folder(args.out, args.overwrite, args.resume)  # now that it is ours
             runs.remove_results(args.out)
             runs.write_history(args.out, facts)
         vae.set_params(verbose=int(not args.quiet))

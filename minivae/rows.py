@@ -12,12 +12,17 @@ CHUNK_BYTES = 2**26  # of rows that are turned into an array at once
 
 def streamed(X):
     """Whether rows of X must be fetched as they are needed."""
-    return issparse(X) or isinstance(X, np.memmap)
+    return issparse(X) or mapped(X)
+
+
+def mapped(X):
+    """Whether X is in a file. Copies of an np.memmap have that type too, but are in memory."""
+    return isinstance(X, np.memmap) and X._mmap is not None
 
 
 def fetch(X, rows, dtype):
     """The given rows of X (n, D), a slice or numbers, as a C-contiguous array."""
-    if isinstance(X, np.memmap):
+    if mapped(X):
         return _fetch_mapped(X, rows, dtype)
     if issparse(X):
         return X[rows].toarray(order="C").astype(dtype, copy=False)

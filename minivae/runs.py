@@ -29,8 +29,9 @@ def check_folder(folder, overwrite, resume):
             raise ValueError(f"--out: the folder {folder} is not empty; choose another one, go on "
                              "with an interrupted run: --resume, or replace what an earlier run "
                              "left there: --overwrite")  # fmt: skip
-    for path in (folder, *(folder / name for name in FILES)):
-        right = path.is_dir() if path == folder else path.is_file() and not path.is_symlink()
+    folders = (folder, *folder.parents)
+    for path in (*folders, *(folder / name for name in FILES)):
+        right = path.is_dir() if path in folders else path.is_file() and not path.is_symlink()
         if os.path.lexists(path) and not right:
             raise ValueError(f"--out: {path} is in the way; move it, or choose another folder")
 

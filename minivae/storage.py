@@ -37,10 +37,11 @@ class StorageError(Exception):
 
 def write(path, arrays, facts):
     """Write {name: array} and the JSON-able dict facts to path, as `pack` and `replace` do."""
+    path = name_of(path)
     try:
         data = pack(arrays, facts)
     except ValueError as error:
-        raise StorageError(f"{os.fsdecode(path)}: not written, {error}") from error
+        raise StorageError(f"{path}: not written, {error}") from error
     replace(path, data)
 
 
@@ -61,13 +62,20 @@ def pack(arrays, facts):
     return save(contiguous, metadata={"minivae": document})
 
 
+def name_of(path):
+    """A path as text."""
+    if not isinstance(path, str | bytes | os.PathLike) or not os.fspath(path):
+        raise TypeError(f"path must be the name of a file, got {path!r}")
+    return os.fsdecode(path)
+
+
 def replace(path, data):
     """Make data, bytes, the content of the file at path: whole, or not at all.
 
     They go to a temporary file beside the target, which then takes the target's name. What is
     there under that name is replaced only if it is a regular file.
     """
-    path = os.fsdecode(path)
+    path = name_of(path)
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise StorageError(f"{path}: the folder {folder} does not exist; make it first")
@@ -162,9 +170,11 @@ def read(path):
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    path = os.fsdecode(path)
+    path = name_of(path)
     if os.path.isdir(path):
         raise StorageError(f"{path}: is a folder; the model is a file in it, model.safetensors")
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise StorageError(f"{path}: is not a regular file")
     try:
         with open(path, "rb") as file:
             facts, start = _read_facts(path, file)

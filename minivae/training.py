@@ -1,5 +1,6 @@
 """Epochs, batches and threads around the step of `objective.py`, and what is remembered of them."""
 
+import functools
 import signal
 import threading
 import time
@@ -24,6 +25,25 @@ WORK_PER_THREAD = (
 )
 EPSILON = {"sgd": 0.0, "adagrad": 1e-10, "adam": 1e-8}  # as in PyTorch
 SQUARES = {"adagrad": 0, "adam": 1}  # which of the moments is a sum of squares
+
+
+_in_training = {}  # by id, of estimators
+
+
+def one_at_a_time(method):
+    """The method, but RuntimeError while another thread trains the same estimator."""
+
+    @functools.wraps(method)
+    def call(self, *args, **options):
+        mine = object()
+        if _in_training.setdefault(id(self), mine) is not mine:  # one operation: no race
+            raise RuntimeError("this estimator is being trained by another thread; train a clone")
+        try:
+            return method(self, *args, **options)
+        finally:
+            del _in_training[id(self)]
+
+    return call
 
 
 def make_recipe(settings, seed):

@@ -1,20 +1,18 @@
 """VAE: the variational autoencoder as a scikit-learn estimator, the face of the package."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from minivae import evaluation, storage, validation
-from minivae.backend import machine
 from minivae.checkpoints import Checkpoints, facts_of, load
-from minivae.kernels import BINARIZE, LIKELIHOODS, STREAM_BINARIZE, STREAM_POSTERIOR, reference
-from minivae.parameters import named_views, plan_model
-from minivae.rows import fetch, fingerprint
-from minivae.training import State, make_recipe, train
+from minivae.estimator import Estimator
+from minivae.kernels import STREAM_BINARIZE, STREAM_POSTERIOR, reference
+from minivae.parameters import named_views
+from minivae.rows import fetch
+from minivae.training import one_at_a_time
 
 
-class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class VAE(Estimator):
     """Variational autoencoder with dense layers, trained by hand-written gradients.
 
     Minimises the mean over rows of nll + beta * kl in nats, nll = -ln p(x|z) and
@@ -61,8 +59,6 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     seed_ : int, the seed of every random number that the model draws
     """
 
-    _parameter_constraints = validation.SETTINGS
-
     def __init__(
         self,
         latent_dim=2,
@@ -106,6 +102,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     # --- training -------------------------------------------------------------------------------
 
+    @one_at_a_time
     def fit(self, X, y=None, *, X_valid=None, checkpoints=None):
         """Train from new parameters on X (n, D) for `epochs` passes; y is ignored.
 
@@ -118,17 +115,19 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         self._check_settings()
         array = self._check_new(X, "X")
-        X_valid = self._check_valid(X_valid, array)
-        keep = checkpoints and Checkpoints(self, checkpoints)
-        state = self._new_state(self._make_plan(array.shape[1]))
-        validate_data(self, X, skip_check_array=True)  # names, number of features
-        self._start(*state)
-        self._state.data = self._fingerprints(array, X_valid)
-        if keep:
-            keep.begin()
+        X_valid = self._check_valid(X_valid, array.shape[1], X)
+        keep = None if checkpoints is None else Checkpoints(self, checkpoints)
+        with self._unchanged_by_errors():
+            state = self._new_state(self._make_plan(array.shape[1]))
+            validate_data(self, X, skip_check_array=True)  # names, number of features
+            self._start(*state)
+            self._state.data = self._fingerprints(array, X_valid)
+            if keep:
+                keep.begin()
         self._train(array, X_valid, self.epochs, keep)
         return self
 
+    @one_at_a_time
     def resume(self, X, y=None, *, X_valid=None, checkpoints=None):
         """Go on with a `fit` that did not come to its end, until `epochs` passes are made.
 
@@ -139,11 +138,13 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._check_settings()
         self._check_loaded()
         array = self._check_X_to_train(X)
-        X_valid = self._check_valid(X_valid, array)
+        X_valid = self._check_valid(X_valid, array.shape[1], X)
         validation.compare_data(self._state.data, self._fingerprints(array, X_valid))
-        self._train(array, X_valid, self.epochs, checkpoints and Checkpoints(self, checkpoints))
+        keep = None if checkpoints is None else Checkpoints(self, checkpoints)
+        self._train(array, X_valid, self.epochs, keep)
         return self
 
+    @one_at_a_time
     def partial_fit(self, X, y=None):
         """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
         self._check_settings()
@@ -152,15 +153,6 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._state.data = {}  # may be other data than those of the passes before
         self._train(X, None, self._state.epochs + 1)
         return self
-
-    def _train(self, X, X_valid, last_epoch, keep=None):
-        recipe = make_recipe(self, self.seed_)
-        train(machine(self.device), recipe, self._state, X, X_valid, last_epoch, self.n_threads,
-              show=bool(self.verbose), keep=keep)  # fmt: skip
-
-    def _fingerprints(self, X, X_valid):
-        given = {"X": X} if X_valid is None else {"X": X, "X_valid": X_valid}
-        return {name: fingerprint(array, self.dtype) for name, array in given.items()}
 
     # --- use ------------------------------------------------------------------------------------
 
@@ -172,7 +164,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def inverse_transform(self, Z):
         """Decoder means for codes Z (n, latent_dim): probabilities or Gaussian means, (n, D)."""
         self._check_loaded("decoder")
-        Z = check_array(Z, dtype=self._state.theta.dtype, input_name="Z")
+        Z = validation.as_array(Z, "Z", dtype=self._state.theta.dtype)
         if Z.shape[1] != self._n_features_out:
             raise ValueError(
                 f"Z has {Z.shape[1]} columns, expected one per latent: {self._n_features_out}"
@@ -192,7 +184,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         self._check_loaded("decoder")
         validation.check_count("n_samples", n_samples)
-        return evaluation.sample(*self._model, n_samples, self._seed(random_state))
+        seed = self._seed(random_state)
+        with validation.named_memory(f"n_samples={n_samples}"):
+            return evaluation.sample(*self._model, n_samples, seed)
 
     def elbo(self, X, n_samples=1, random_state=None):
         """ELBO of each row of X (n,), in nats, from n_samples posterior draws: unbiased.
@@ -255,7 +249,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             reference.random_normal(self.seed_, STREAM_POSTERIOR, 0, 0, eps)
         else:
             eps = validation.check_noise(eps, (len(X), self.latent_dim), self.dtype)
-        machine(self.device).binarize(X, self._binarize, self.seed_, STREAM_BINARIZE, 0, 0)
+        self._model[0].binarize(X, self._binarize, self.seed_, STREAM_BINARIZE, 0, 0)
         return X, eps
 
     # --- files ----------------------------------------------------------------------------------
@@ -277,119 +271,3 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         `inverse_transform` and `sample`. StorageError for a file that is not a whole model.
         """
         return load(cls, path, part)
-
-    # --- inside ---------------------------------------------------------------------------------
-
-    @property
-    def parameters_(self):
-        """{name: view} of the live parameters, sharing memory with the model."""
-        check_is_fitted(self)
-        views = named_views(self._state.plan, self._state.theta).items()
-        return {name: view for name, view in views if name.startswith(self._part or "")}
-
-    @property
-    def history_(self):
-        """{name: list with one value per epoch}."""
-        check_is_fitted(self)
-        return self._state.history
-
-    @property
-    def _model(self):
-        """What evaluation needs: the machine, the plan, the parameters."""
-        return machine(self.device), self._state.plan, self._state.theta
-
-    @property
-    def _binarize(self):
-        validation.check_binarize(self)
-        return BINARIZE.index(self.binarize)
-
-    @property
-    def _n_features_out(self):
-        return self._state.plan.latent_dim
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.input_tags.positive_only = self.likelihood == "bernoulli"
-        tags.transformer_tags.preserves_dtype = []
-        return tags
-
-    def _check_settings(self):
-        self._validate_params()
-        validation.check_settings(self)
-
-    def _check_X(self, X):
-        """X as a C-contiguous array with the features of the model, which has parameters."""
-        array = validation.check_form(X, self, self._state.theta.dtype)
-        validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
-        likelihood = LIKELIHOODS[self._state.plan.likelihood]
-        return validation.check_values(array, likelihood, columns=getattr(X, "columns", None))
-
-    def _check_X_to_train(self, X):
-        """The same for any model; one without parameters gets its initial ones."""
-        if hasattr(self, "_state"):
-            self._check_loaded()
-            self._check_unchanged()
-            return self._check_X(X)
-        array = self._check_new(X, "X")
-        state = self._new_state(self._make_plan(array.shape[1]))
-        validate_data(self, X, skip_check_array=True)
-        self._start(*state)
-        return array
-
-    def _check_new(self, X, name):
-        """X with any number of features, as the settings want it."""
-        array = validation.check_form(X, self, self.dtype, name)
-        return validation.check_values(array, self.likelihood, name, getattr(X, "columns", None))
-
-    def _check_valid(self, X_valid, X):
-        """X_valid, if there is one, with as many features as X."""
-        if X_valid is None:
-            return None
-        array = self._check_new(X_valid, "X_valid")
-        if array.shape[1] != X.shape[1]:
-            raise ValueError(
-                f"X_valid has {array.shape[1]} features, expected as many as X: {X.shape[1]}"
-            )
-        return array
-
-    def _check_loaded(self, part=None):
-        """Raise unless the model has parameters, of this part or of both."""
-        check_is_fitted(self)
-        if self._part not in (None, part):
-            raise ValueError(
-                f"only the {self._part} of this model was loaded; load(path) without part loads all"
-            )
-
-    def _check_unchanged(self):
-        """Raise if a setting that shapes the model is not what the model was made with."""
-        made, plan = self._state.plan, self._make_plan(self.n_features_in_)
-        same = all(map(np.array_equal, made, plan))
-        if not same or self._state.theta.dtype != self.dtype:
-            raise ValueError(
-                "latent_dim, hidden_layer_sizes, activation, likelihood or dtype was changed after "
-                "fit; set it back, or call fit for a new model"
-            )
-
-    def _make_plan(self, n_features):
-        return plan_model(n_features, self.hidden_layer_sizes, self.latent_dim, self.activation,
-                          self.likelihood)  # fmt: skip
-
-    def _new_state(self, plan, seed=None):
-        """(seed, State): new parameters, empty history, the optimiser at rest."""
-        seed = validation.seed_of(self.random_state) if seed is None else seed
-        return seed, State.new(plan, seed, self.dtype)
-
-    def _start(self, seed, state, part=None):
-        """Become the model that state is."""
-        self.seed_, self._state, self._part = seed, state, part
-
-    def _seed(self, random_state):
-        """The seed for a call; None takes the estimator's own random_state."""
-        return validation.seed_of(self.random_state if random_state is None else random_state)
-
-    def _encode(self, X):
-        return evaluation.encode(*self._model, X, self._binarize)
-
-    def _decode(self, Z):
-        return evaluation.decode(*self._model, Z)

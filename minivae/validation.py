@@ -1,5 +1,7 @@
 """What the estimator accepts: its settings, and the values of X."""
 
+import contextlib
+import math
 import secrets
 import warnings
 from numbers import Integral, Real
@@ -11,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from minivae.backend import DEVICES, check_device
 from minivae.kernels import ACTIVATIONS, BINARIZE, LIKELIHOODS, OPTIMIZERS
-from minivae.rows import parts
+from minivae.rows import mapped, parts
 
 SETTINGS = {
     "latent_dim": [Interval(Integral, 1, None, closed="left")],
@@ -30,28 +32,40 @@ SETTINGS = {
     "dtype": [StrOptions({"float32", "float64"})],
     "device": [StrOptions(set(DEVICES))],
     "n_threads": [Interval(Integral, 1, None, closed="left"), None],
-    "random_state": ["random_state"],
+    "random_state": [Interval(Integral, 0, 2**63 - 1, closed="both"), np.random.RandomState, None],
     "verbose": ["verbose"],
 }
+NUMBERS = (
+    "latent_dim beta learning_rate momentum weight_decay batch_size epochs n_threads random_state"
+).split()
 
 
 def check_settings(vae):
     """Raise for settings that are wrong together, or that are not built yet."""
-    for name in ("latent_dim", "batch_size", "epochs", "n_threads"):
+    for name in NUMBERS:
         if isinstance(getattr(vae, name), bool):
-            raise ValueError(f"{name} must be an integer, got {getattr(vae, name)!r}")
+            raise ValueError(f"{name} must be a number, got {getattr(vae, name)!r}")
     sizes = vae.hidden_layer_sizes
-    if not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in sizes):
+    whole = [isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in sizes]
+    if isinstance(sizes, set | frozenset | dict) or not all(whole):
         raise ValueError(
             f"hidden_layer_sizes must hold positive integers, one per hidden layer, got {sizes!r}"
         )
     for name in ("beta", "learning_rate", "weight_decay"):
-        if not np.isfinite(getattr(vae, name)):
+        if not is_finite(getattr(vae, name)):
             raise ValueError(f"{name} must be finite, got {getattr(vae, name)!r}")
     check_device(vae.device)
     if vae.posterior == "full":
         raise NotImplementedError('posterior="full" is not built yet; use posterior="diagonal"')
     check_binarize(vae)
+
+
+def is_finite(value):
+    """Whether a real number is one that float64 can hold."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer with hundreds of digits
+        return False
 
 
 def check_binarize(vae):
@@ -86,37 +100,77 @@ def seed_of(random_state):
 def check_form(X, estimator, dtype, name="X"):
     """X as numbers (n, D): a C-contiguous array, or a CSR matrix for a sparse one; a np.memmap
     stays what it is."""
-    if isinstance(X, np.memmap):
+    if mapped(X):
         if X.ndim != 2 or X.size == 0 or X.dtype.kind not in "biuf":
             raise ValueError(
                 f"{name} is a memory map of shape {X.shape} and dtype {X.dtype}, expected real "
                 "numbers of shape (rows, features), one row or more"
             )
         return X
-    return check_array(X, dtype=dtype, order="C", accept_sparse="csr", ensure_all_finite=False,
-                       input_name=name, estimator=estimator)  # fmt: skip
+    return as_array(X, name, dtype=dtype, order="C", accept_sparse="csr", ensure_all_finite=False,
+                    estimator=estimator)  # fmt: skip
 
 
-def check_values(X, likelihood, name="X", columns=None):
+def as_array(X, name, **options):
+    """X as scikit-learn's check_array makes it; errors name X, and nothing is lost in silence."""
+    if np.ma.is_masked(X):
+        raise ValueError(f"{name} has masked entries: fill them in, or leave those rows out, first")
+    if any(getattr(dtype, "kind", "") in ("m", "M") for dtype in _dtypes(X)):
+        raise TypeError(
+            f"{name} holds dates or times (datetime64, timedelta64): turn them into numbers first"
+        )
+    columns = list(getattr(X, "columns", ()))
+    twice = [column for i, column in enumerate(columns) if column in columns[:i]]
+    if twice:
+        raise ValueError(f"{name} has two columns of the name {twice[0]!r}: rename one")
+    try:
+        with np.errstate(over="ignore"):  # infinity is refused later, with where it is
+            return check_array(X, input_name=name, **options)
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: {error}") from error
+
+
+def _dtypes(X):
+    """Those of a frame's columns, or that of an array."""
+    return getattr(X, "dtypes", [getattr(X, "dtype", None)])
+
+
+def check_features(array, X_valid, width, X):
+    """Raise unless array, made of X_valid, has the features of X, in the same order."""
+    if array.shape[1] != width:
+        raise ValueError(f"X_valid has {array.shape[1]} features, expected as many as X: {width}")
+    names = [getattr(data, "columns", None) for data in (X_valid, X)]
+    if all(name is not None for name in names) and list(names[0]) != list(names[1]):
+        raise ValueError(
+            f"X_valid has the features {list(names[0])}, expected those of X in the same order: "
+            f"{list(names[1])}"
+        )
+
+
+@contextlib.contextmanager
+def named_memory(what):
+    """Say what it was that does not fit into memory."""
+    try:
+        yield
+    except (MemoryError, ValueError) as error:  # ValueError: more than NumPy can count
+        raise MemoryError(f"{what}: too large for memory ({error})") from error
+
+
+def check_values(X, likelihood, dtype, given, name="X"):
     """X, as `check_form` gives it; ValueError for values that the likelihood cannot model.
 
-    Those are NaN and infinity, and for a Bernoulli likelihood what lies outside [0, 1]. columns:
-    their names, or None.
+    Those are NaN and infinity in the model's dtype, and for a Bernoulli likelihood what lies
+    outside [0, 1]. given: what X was made of, whose columns may have names.
     """
     low, high = (0, 0) if issparse(X) else (np.inf, -np.inf)  # what is not stored is 0
     for part, _, _ in parts(X):
         if part.size:
             low, high = np.minimum(low, part.min()), np.maximum(high, part.max())  # NaN, if any
-    if not (np.isfinite(low) and np.isfinite(high)):
-        bad = [(row[~np.isfinite(part)], column[~np.isfinite(part)])
-               for part, row, column in parts(X)]  # fmt: skip
-        row, column = next((rows[0], columns_[0]) for rows, columns_ in bad if rows.size)
-        label = f" ({columns[column]!r})" if columns is not None else ""
-        raise ValueError(
-            f"{name} contains NaN or infinity in {sum(rows.size for rows, _ in bad)} of "
-            f"{X.shape[0] * X.shape[1]} entries, first in row {row}, column {column}{label}; "
-            "remove those rows or fill them in first"
-        )
+    with np.errstate(over="ignore"):
+        low, high = np.array([low, high]).astype(dtype)
+        if not (np.isfinite(low) and np.isfinite(high)):
+            _refuse_not_finite(X, dtype, getattr(given, "columns", None), name)
     if likelihood == "bernoulli" and (low < 0 or high > 1):
         raise ValueError(
             f'{name} has values from {low:g} to {high:g}, but likelihood="bernoulli" needs values '
@@ -125,9 +179,25 @@ def check_values(X, likelihood, name="X", columns=None):
     return X
 
 
+def _refuse_not_finite(X, dtype, columns, name):
+    """Raise, with how many entries of X are not finite and where the first is."""
+    bad = []
+    for part, row, column in parts(X):
+        wrong = ~np.isfinite(part.astype(dtype))
+        bad.append((row[wrong], column[wrong]))
+    row, column = next((rows[0], columns_[0]) for rows, columns_ in bad if rows.size)
+    label = f" ({columns[column]!r})" if columns is not None else ""
+    raise ValueError(
+        f"{name} contains NaN or infinity in {sum(rows.size for rows, _ in bad)} of "
+        f"{X.shape[0] * X.shape[1]} entries, first in row {row}, column {column}{label} (what is "
+        f"too large for {np.dtype(dtype)} counts as infinity); remove those rows or fill them in "
+        "first"
+    )
+
+
 def check_noise(eps, shape, dtype):
     """eps as an array of shape (n, Z); ValueError for another shape."""
-    eps = check_array(eps, dtype=dtype, order="C", input_name="eps")
+    eps = as_array(eps, "eps", dtype=dtype, order="C")
     if eps.shape != shape:
         raise ValueError(
             f"eps has shape {eps.shape}, expected (n, latent_dim) = {shape}: one noise vector per "

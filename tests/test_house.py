@@ -39,8 +39,10 @@ ALLOWED = {
     "minivae/checkpoints.py": "stdlib numpy .storage .training",
     "minivae/plots.py": "stdlib matplotlib numpy scipy",
     "minivae/validation.py": "stdlib numpy scipy sklearn .kernels .backend .rows",
-    "minivae/vae.py": "stdlib numpy sklearn .kernels .kernels.reference .backend"
-    " .checkpoints .evaluation .parameters .rows .storage .training .validation",
+    "minivae/estimator.py": "stdlib numpy sklearn .kernels .backend .evaluation .parameters .rows"
+    " .training .validation",
+    "minivae/vae.py": "numpy sklearn .kernels .kernels.reference .checkpoints .estimator"
+    " .evaluation .parameters .rows .storage .training .validation",
     "minivae/__init__.py": "stdlib .datasets .gradcheck .kernels .plots .storage .vae",
     "minivae/runs.py": "stdlib . .storage",
     "minivae/commands.py": "stdlib numpy . .datasets .plots .runs .storage",
