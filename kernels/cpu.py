@@ -309,6 +309,15 @@ def gather(data, rows, x):
 
 
 @compiled
+def all_finite(nll, kl):
+    zero = nll.dtype.type(0)
+    total = zero
+    for i in range(nll.size):
+        total += zero * nll[i] + zero * kl[i]  # 0 times what is not finite is NaN
+    return total == zero
+
+
+@compiled
 def add_totals(nll, kl, totals):
     for i in range(nll.size):
         totals[0] += nll[i]

@@ -277,6 +277,11 @@ def gather(data, rows, x):
     x[:] = data[rows]
 
 
+def all_finite(nll, kl):
+    """Whether every entry of nll (B,) and kl (B,) is finite."""
+    return bool(np.isfinite(nll).all() and np.isfinite(kl).all())
+
+
 def add_totals(nll, kl, totals):
     """totals (2,) += the sums of nll (B,) and kl (B,), added up in float64."""
     totals += nll.sum(dtype=np.float64), kl.sum(dtype=np.float64)

@@ -231,29 +231,41 @@ def train(plan, recipe, data, order, first_step, theta, moments, gradient, work,
     """Train on the rows `order` of data, one batch after the other, as one of the workers.
 
     All workers run this same program on the same arguments but for `worker`. totals (2,) grows by
-    the sums of nll and kl.
+    the sums of nll and kl. Returns how many steps were made: fewer than there are batches where a
+    loss is not finite; the batch that gave it has changed nothing.
     """
     step = first_step
     for start in range(0, order.size, recipe.batch_size):
         rows = order[start : start + recipe.batch_size]
-        B = rows.size
-        first, last = share(B, worker, workers)
-        shard, batch = Shard(B, first, last), Shard(B, 0, B)
-        x, eps = source(plan, 0, work.outputs, shard), work.eps[first:last]
-        k.gather(data, rows[first:last], x)
-        binarize(x, recipe.binarize, recipe.seed, STREAM_BINARIZE, step, first)
-        k.random_normal(recipe.seed, STREAM_POSTERIOR, step, first, eps)
-        forward(plan, theta, None, 1 / B, work, shard)
-        backward(plan, theta, recipe.beta / B, work, shard)
-        k.join(barrier, workers)
-
-        for layer in range(plan.weight.size):
-            descend(plan, recipe, layer, theta, moments, gradient, step, work, batch, worker,
-                    workers)  # fmt: skip
-        if worker == 0:
-            k.add_totals(work.nll[:B], work.kl[:B], totals)
-            if plan.likelihood == GAUSSIAN:
-                noise_gradient(plan, work, batch, gradient)
-                update(recipe, theta, gradient, moments, step, plan.noise, plan.noise + 1)
-        k.join(barrier, workers)
+        if not train_step(plan, recipe, data, rows, step, theta, moments, gradient, work, totals,
+                          barrier, worker, workers):  # fmt: skip
+            break
         step += 1
+    return step - first_step
+
+
+def train_step(plan, recipe, data, rows, step, theta, moments, gradient, work, totals,
+               barrier, worker, workers):  # fmt: skip
+    """One step on the batch `rows` of data; whether its loss was finite, else nothing changes."""
+    B = rows.size
+    first, last = share(B, worker, workers)
+    shard, batch = Shard(B, first, last), Shard(B, 0, B)
+    x, eps = source(plan, 0, work.outputs, shard), work.eps[first:last]
+    k.gather(data, rows[first:last], x)
+    binarize(x, recipe.binarize, recipe.seed, STREAM_BINARIZE, step, first)
+    k.random_normal(recipe.seed, STREAM_POSTERIOR, step, first, eps)
+    forward(plan, theta, None, 1 / B, work, shard)
+    backward(plan, theta, recipe.beta / B, work, shard)
+    k.join(barrier, workers)
+
+    if not k.all_finite(work.nll[:B], work.kl[:B]):
+        return False
+    for layer in range(plan.weight.size):
+        descend(plan, recipe, layer, theta, moments, gradient, step, work, batch, worker, workers)
+    if worker == 0:
+        k.add_totals(work.nll[:B], work.kl[:B], totals)
+        if plan.likelihood == GAUSSIAN:
+            noise_gradient(plan, work, batch, gradient)
+            update(recipe, theta, gradient, moments, step, plan.noise, plan.noise + 1)
+    k.join(barrier, workers)
+    return True
