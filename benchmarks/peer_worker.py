@@ -166,8 +166,8 @@ class Minivae:
 
     def _epochs(self, X, epochs):
         self.training.train(
-            self.machine, self.recipe, self.state, X, X_valid=None, n_epochs=epochs,
-            n_threads=None, show=False,
+            self.machine, self.recipe, self.state, X, X_valid=None,
+            last_epoch=self.state.epochs + epochs, n_threads=None, show=False,
         )  # fmt: skip
 
     def loss_and_gradients(self, x, eps):

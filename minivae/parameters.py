@@ -95,25 +95,24 @@ def named_views(plan, flat):
     The two heads are columns of one matrix, so their views are strided.
     """
     views = {}
-    last = len(plan.weight) - 1
-    for index in range(len(plan.weight)):
+    for index, names in enumerate(layer_names(plan)):
         start, end, fan_out = plan.weight[index], plan.bias[index], plan.fan_out[index]
         weight, bias = flat[start:end].reshape(-1, fan_out), flat[end : end + fan_out]
-        if index == plan.n_encoder - 1:
-            Z = plan.latent_dim
-            views["encoder.mu.weight"], views["encoder.mu.bias"] = weight[:, :Z], bias[:Z]
-            views["encoder.logvar.weight"], views["encoder.logvar.bias"] = weight[:, Z:], bias[Z:]
-            continue
-        if index == last:
-            name = "decoder.out"
-        elif index < plan.n_encoder:
-            name = f"encoder.{index}"
-        else:
-            name = f"decoder.{index - plan.n_encoder}"
-        views[f"{name}.weight"], views[f"{name}.bias"] = weight, bias
+        width = fan_out // len(names)
+        for i, name in enumerate(names):
+            columns = slice(i * width, (i + 1) * width)
+            views[f"{name}.weight"], views[f"{name}.bias"] = weight[:, columns], bias[columns]
     if plan.likelihood == GAUSSIAN:
         views["decoder.noise_logvar"] = flat[plan.noise : plan.noise + 1]
     return views
+
+
+def layer_names(plan):
+    """Names of what each layer of the plan holds: one, or for the heads two."""
+    encoder = [[f"encoder.{i}"] for i in range(plan.n_encoder - 1)]
+    n_decoder = len(plan.weight) - plan.n_encoder
+    decoder = [[f"decoder.{i}"] for i in range(n_decoder - 1)]
+    return [*encoder, ["encoder.mu", "encoder.logvar"], *decoder, ["decoder.out"]]
 
 
 def initialise(plan, seed, dtype):

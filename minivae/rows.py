@@ -1,5 +1,6 @@
 """Rows of data that need not be an array in memory: sparse matrices, and arrays in a file."""
 
+import hashlib
 import mmap
 
 import numpy as np
@@ -54,3 +55,11 @@ def parts(X):
         part = fetch(X, rows, X.dtype)
         row, column = np.ogrid[rows, : X.shape[1]]
         yield part, *np.broadcast_arrays(row, column)
+
+
+def fingerprint(X, dtype):
+    """What tells X (n, D) in this dtype from other data: equal for an array and its sparse twin."""
+    digest = hashlib.sha256()
+    for rows in blocks(X.shape[0]):
+        digest.update(fetch(X, rows, dtype))
+    return {"rows": X.shape[0], "features": X.shape[1], "sha256": digest.hexdigest()}

@@ -1,16 +1,18 @@
 """Epochs, batches and threads around the step of `objective.py`, and what is remembered of them."""
 
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from minivae.backend import processors
+from minivae.divergence import first_fault
 from minivae.evaluation import elbo
+from minivae.interrupts import put_off
 from minivae.kernels import BINARIZE, OPTIMIZERS, STREAM_ORDER, reference
 from minivae.objective import Recipe
 from minivae.parameters import Plan, initialise, make_workspace, named_views
@@ -50,7 +52,10 @@ class State:
     moments: np.ndarray  # (2, P) of the optimiser
     epochs: int = 0  # passes made over data
     steps: int = 0  # updates made: the number of the next one
+    rows: int = 0  # of the pass that is not complete
+    totals: np.ndarray = field(default_factory=lambda: np.zeros(2))  # its sums of nll and kl
     history: dict = field(default_factory=dict)  # name: one value per epoch
+    data: dict = field(default_factory=dict)  # fingerprints of what `fit` was given
 
     @classmethod
     def new(cls, plan, seed, dtype):
@@ -65,6 +70,11 @@ class State:
         P = plan.n_parameters
         return cls(plan, np.broadcast_to(zero, P), np.broadcast_to(zero, (2, P)))
 
+    def begin_pass(self):
+        """Forget the batches of a pass that is not complete."""
+        self.rows = 0
+        self.totals[:] = 0
+
     def arrays(self):
         """{name: view} of all that a file keeps: parameters and the optimiser's moments."""
         arrays = named_views(self.plan, self.theta)
@@ -74,89 +84,115 @@ class State:
         return arrays
 
 
-class Progress(NamedTuple):
-    """Where an epoch stands; nll and kl are means over the rows seen in it, in nats."""
+def train(machine, recipe, state, X, X_valid, last_epoch, n_threads, show, keep=None):
+    """Train state until last_epoch passes over X (n, D) are made, each recorded in its history.
 
-    rows: int
-    nll: float
-    kl: float
-
-
-def train(machine, recipe, state, X, X_valid, n_epochs, n_threads, show):
-    """Train state for n_epochs passes over X (n, D), and record each in state.history.
-
-    X_valid (m, D) or None: its mean ELBO is recorded too. show: a progress bar.
-    FloatingPointError if the loss is no longer finite.
+    Goes on in the middle of a pass if state is there. X_valid (m, D) or None: its mean ELBO is
+    recorded too. show: a progress bar. keep(event): called with "batches", "epoch" or "interrupt"
+    when state could be stored. Ctrl-C, and with `keep` termination, first wait for that.
+    FloatingPointError if the loss is no longer finite; state is as the last good batch left it.
     """
-    total = X.shape[0] * n_epochs
+    if state.epochs >= last_epoch:
+        return
+    n = X.shape[0]
     line = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
-    batch = min(recipe.batch_size, X.shape[0])
-    crew = Crew(machine, state.plan, batch, state.theta.dtype, n_threads)
-    with crew, tqdm(total=total, bar_format=line, desc="compiling", disable=not show) as bar:
-        for _ in range(n_epochs):
-            begin, before = time.perf_counter(), bar.n
-            for progress in train_epoch(recipe, state, X, crew):
-                values = losses(progress, recipe.beta)
-                if not np.isfinite(values["loss"]):
-                    raise FloatingPointError(
-                        f"the loss became {values['loss']} in epoch {state.epochs + 1} (nll "
-                        f"{progress.nll}, kl {progress.kl}), so training stopped. Try a "
-                        f"learning_rate below {recipe.learning_rate}, or scale X."
-                    )
-                if bar.n == 0:
+    crew = Crew(machine, state.plan, min(recipe.batch_size, n), state.theta.dtype, n_threads)
+    start = n * state.epochs + state.rows
+    bar = tqdm(total=n * last_epoch, initial=start, bar_format=line, desc="compiling",
+               disable=not show)  # fmt: skip
+    signals = (signal.SIGINT, signal.SIGTERM) if keep else (signal.SIGINT,)
+    keep = keep or (lambda event: None)
+    with put_off(*signals) as interrupted, crew, bar:
+        while state.epochs < last_epoch:
+            begin = time.perf_counter()
+            while state.rows < n:
+                train_chunk(recipe, state, X, crew)
+                if bar.n == start:
                     bar.unpause()  # what was compiled until now says nothing of the time left
                 bar.set_description(f"epoch {state.epochs + 1}", refresh=False)
-                bar.set_postfix_str(describe(values, state.history), refresh=False)
-                bar.update(before + progress.rows - bar.n)
-            if not np.isfinite(state.theta).all():  # by the last update, after its loss
-                raise FloatingPointError(
-                    f"parameters are no longer finite after epoch {state.epochs}, so training "
-                    f"stopped. Try a learning_rate below {recipe.learning_rate}, or scale X."
-                )
+                bar.set_postfix_str(describe(means(recipe, state), state.history), refresh=False)
+                bar.update(n * state.epochs + state.rows - bar.n)
+                if state.rows < n:
+                    keep("interrupt" if interrupted() else "batches")
+                    if interrupted():
+                        return
+            values = means(recipe, state) | {"gradient_norm": norm(crew.gradient)}
             values["seconds"] = time.perf_counter() - begin
             if X_valid is not None:
                 valid = elbo(machine, state.plan, state.theta, X_valid, recipe.binarize,
                              recipe.seed, n_samples=1)  # fmt: skip
                 values["valid_elbo"] = float(valid.mean())
-            for name, value in values.items():
-                state.history.setdefault(name, []).append(value)
+            end_epoch(state, values)
             bar.set_postfix_str(describe(values, state.history))
+            keep("epoch")
+            if interrupted():
+                return
 
 
-def losses(progress, beta):
-    """What the history keeps of an epoch, in nats per row."""
-    nll, kl = progress.nll, progress.kl
-    return {"loss": nll + beta * kl, "nll": nll, "kl": kl, "elbo": -nll - kl}
+def train_chunk(recipe, state, X, crew):
+    """Some more batches of the pass over X (n, D) that state is in.
+
+    Steps are numbered through all epochs, and a step's noise depends on its number, so a pass does
+    the same however it is cut into chunks.
+    """
+    (n, D), dtype = X.shape, state.theta.dtype
+    batch = min(recipe.batch_size, n)
+    most = max(1, CHUNK_BYTES // (batch * D * dtype.itemsize)) if streamed(X) else n
+    order = crew.order(n, recipe.seed, state.epochs)
+    rows = order[state.rows : state.rows + min(crew.steps, most) * batch]
+    if streamed(X):
+        steps = crew.run(recipe, state, fetch(X, rows, dtype), np.arange(rows.size))
+    else:
+        steps = crew.run(recipe, state, X, rows)
+    state.rows += min(steps * batch, rows.size)
+    state.steps += steps
+    if steps * batch < rows.size:
+        size = min(batch, rows.size - steps * batch)
+        nll, kl = (values[:size].mean(dtype=np.float64) for values in (crew.work.nll, crew.work.kl))
+        raise FloatingPointError(
+            f"the loss became {nll + recipe.beta * kl} (nll {nll:.3g}, kl {kl:.3g}) in epoch "
+            f"{state.epochs + 1}, batch {state.rows // batch + 1}: "
+            f"{first_fault(state.plan, state.theta, crew.work, size)}. Training stopped before "
+            f"that batch changed anything. {advice(recipe)}"
+        )
+    if not np.isfinite(state.theta).all():  # by an update, which comes after its loss
+        views = named_views(state.plan, state.theta).items()
+        name = next(name for name, view in views if not np.isfinite(view).all())
+        raise FloatingPointError(
+            f"{name} became infinite or NaN in epoch {state.epochs + 1}, by batch "
+            f"{-(-state.rows // batch)} or shortly before, so training stopped. {advice(recipe)}"
+        )
+
+
+def advice(recipe):
+    """What to do when training diverges."""
+    return f"Try a learning_rate below {recipe.learning_rate}, or scale X."
+
+
+def means(recipe, state):
+    """What the history keeps of a pass, means over its rows so far, in nats."""
+    nll, kl = (state.totals / state.rows).tolist()
+    return {"loss": nll + recipe.beta * kl, "nll": nll, "kl": kl, "elbo": -nll - kl}
+
+
+def norm(gradient):
+    """The length of the gradient (P,), which explodes before a loss does."""
+    return float(np.sqrt(np.square(gradient, dtype=np.float64).sum()))
+
+
+def end_epoch(state, values):
+    """Count the pass and record its values; what was not recorded for an earlier one is NaN."""
+    for name, value in values.items():
+        past = state.history.setdefault(name, [])
+        past += [float("nan")] * (state.epochs - len(past)) + [value]
+    state.epochs += 1
+    state.begin_pass()
 
 
 def describe(values, history):
     """The line behind the progress bar."""
     held_out = f", held-out {history['valid_elbo'][-1]:.2f}" if history.get("valid_elbo") else ""
     return f"loss {values['loss']:.2f}, ELBO {values['elbo']:.2f}{held_out}"
-
-
-def train_epoch(recipe, state, X, crew):
-    """One pass over X (n, D) in the epoch's order: yields Progress after each chunk of steps.
-
-    Steps are numbered through all epochs, and a step's noise depends on its number, so an epoch
-    does the same however it came to be run.
-    """
-    (n, D), dtype = X.shape, state.theta.dtype
-    batch = min(recipe.batch_size, n)
-    most = max(1, CHUNK_BYTES // (batch * D * dtype.itemsize)) if streamed(X) else n
-    order = shuffled(crew.machine.k, n, recipe.seed, state.epochs)
-    totals, done = np.zeros(2), 0
-    while done < n:
-        rows = order[done : done + min(crew.steps, most) * batch]
-        if streamed(X):
-            crew.run(recipe, state, fetch(X, rows, dtype), np.arange(rows.size), totals)
-        else:
-            crew.run(recipe, state, X, rows, totals)
-        done += rows.size
-        state.steps += -(-rows.size // batch)
-        nll, kl = (totals / done).tolist()
-        yield Progress(done, nll, kl)
-    state.epochs += 1
 
 
 class Crew:
@@ -171,6 +207,7 @@ class Crew:
         self.work = make_workspace(plan, batch, dtype)
         self.gradient = np.empty(plan.n_parameters, dtype)
         self.barrier = np.zeros(3, np.int64)
+        self._order = None, None
 
     def __enter__(self):
         self.threads = ThreadPoolExecutor(self.workers)
@@ -179,8 +216,19 @@ class Crew:
     def __exit__(self, *error):
         self.threads.shutdown()
 
-    def run(self, recipe, state, data, rows, totals):
-        """Train on these rows of data; afterwards `steps` is what takes CHUNK_SECONDS."""
+    def order(self, n, seed, epoch):
+        """The order of n rows in an epoch."""
+        of, order = self._order
+        if of != (n, seed, epoch):
+            order = shuffled(self.machine.k, n, seed, epoch)
+            self._order = (n, seed, epoch), order
+        return order
+
+    def run(self, recipe, state, data, rows):
+        """Train on these rows of data; how many steps were made, as in `objective.train`.
+
+        Afterwards `steps` is what takes CHUNK_SECONDS.
+        """
         begin = time.perf_counter()
         data = data.view()
         data.flags.writeable = False  # one type of array for compiled code, and a safeguard
@@ -190,9 +238,9 @@ class Crew:
         def work(worker):
             told.wait()
             if go:
-                self.machine.train(
+                return self.machine.train(
                     state.plan, recipe, data, rows, state.steps, state.theta, state.moments,
-                    self.gradient, self.work, totals, self.barrier, worker, self.workers,
+                    self.gradient, self.work, state.totals, self.barrier, worker, self.workers,
                 )  # fmt: skip
 
         try:
@@ -200,11 +248,11 @@ class Crew:
             go.append(True)
         finally:
             told.set()
-        for job in jobs:
-            job.result()
+        made = [job.result() for job in jobs]
         seconds = time.perf_counter() - begin
         if len(rows) > (self.steps - 1) * recipe.batch_size:  # not the short rest of an epoch
             self.steps = max(1, int(self.steps * min(2.0, CHUNK_SECONDS / seconds)))
+        return made[0]
 
 
 def count_threads(n_threads, plan, batch_size):

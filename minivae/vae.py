@@ -1,28 +1,17 @@
 """VAE: the variational autoencoder as a scikit-learn estimator, the face of the package."""
 
-from numbers import Integral
-
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from minivae import evaluation, storage
+from minivae import evaluation, storage, validation
 from minivae.backend import machine
+from minivae.checkpoints import Checkpoints, facts_of, load
 from minivae.kernels import BINARIZE, LIKELIHOODS, STREAM_BINARIZE, STREAM_POSTERIOR, reference
 from minivae.parameters import named_views, plan_model
-from minivae.rows import fetch
-from minivae.training import SQUARES, State, make_recipe, train
-from minivae.validation import (
-    SETTINGS,
-    check_count,
-    check_facts,
-    check_form,
-    check_settings,
-    check_values,
-    seed_of,
-    warn_of_grey,
-)
+from minivae.rows import fetch, fingerprint
+from minivae.training import State, make_recipe, train
 
 
 class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -72,7 +61,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     seed_ : int, the seed of every random number that the model draws
     """
 
-    _parameter_constraints = SETTINGS
+    _parameter_constraints = validation.SETTINGS
 
     def __init__(
         self,
@@ -117,49 +106,72 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     # --- training -------------------------------------------------------------------------------
 
-    def fit(self, X, y=None, *, X_valid=None):
+    def fit(self, X, y=None, *, X_valid=None, checkpoints=None):
         """Train from new parameters on X (n, D) for `epochs` passes; y is ignored.
 
         X may be a SciPy sparse matrix, or an np.memmap of any real dtype: their rows are fetched
         as they are needed. An array of another dtype than the model's is converted as a whole.
         X_valid (m, D): held-out rows; their mean ELBO after each epoch is history_["valid_elbo"].
+        checkpoints: a folder; after every epoch, every minute and when it is interrupted, training
+        leaves the model there as checkpoint.safetensors, and the one with the best held-out ELBO
+        as best.safetensors. `load` and `resume` go on from there.
         """
         self._check_settings()
         array = self._check_new(X, "X")
-        if X_valid is not None:
-            X_valid = self._check_new(X_valid, "X_valid")
-            if X_valid.shape[1] != array.shape[1]:
-                raise ValueError(
-                    f"X_valid has {X_valid.shape[1]} features, expected as many as X: "
-                    f"{array.shape[1]}"
-                )
+        X_valid = self._check_valid(X_valid, array)
+        keep = checkpoints and Checkpoints(self, checkpoints)
+        state = self._new_state(self._make_plan(array.shape[1]))
         validate_data(self, X, skip_check_array=True)  # names, number of features
-        self._start()
-        self._train(array, X_valid, self.epochs)
+        self._start(*state)
+        self._state.data = self._fingerprints(array, X_valid)
+        if keep:
+            keep.begin()
+        self._train(array, X_valid, self.epochs, keep)
+        return self
+
+    def resume(self, X, y=None, *, X_valid=None, checkpoints=None):
+        """Go on with a `fit` that did not come to its end, until `epochs` passes are made.
+
+        X and X_valid must be what `fit` was given, else ValueError says what differs. The model
+        ends bit for bit as without the interruption (on the same machine and versions).
+        checkpoints as in `fit`.
+        """
+        self._check_settings()
+        self._check_loaded()
+        array = self._check_X_to_train(X)
+        X_valid = self._check_valid(X_valid, array)
+        validation.compare_data(self._state.data, self._fingerprints(array, X_valid))
+        self._train(array, X_valid, self.epochs, checkpoints and Checkpoints(self, checkpoints))
         return self
 
     def partial_fit(self, X, y=None):
         """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
         self._check_settings()
         X = self._check_X_to_train(X)
-        self._train(X, None, 1)
+        self._state.begin_pass()
+        self._state.data = {}  # may be other data than those of the passes before
+        self._train(X, None, self._state.epochs + 1)
         return self
 
-    def _train(self, X, X_valid, epochs):
+    def _train(self, X, X_valid, last_epoch, keep=None):
         recipe = make_recipe(self, self.seed_)
-        train(machine(self.device), recipe, self._state, X, X_valid, epochs, self.n_threads,
-              show=bool(self.verbose))  # fmt: skip
+        train(machine(self.device), recipe, self._state, X, X_valid, last_epoch, self.n_threads,
+              show=bool(self.verbose), keep=keep)  # fmt: skip
+
+    def _fingerprints(self, X, X_valid):
+        given = {"X": X} if X_valid is None else {"X": X, "X_valid": X_valid}
+        return {name: fingerprint(array, self.dtype) for name, array in given.items()}
 
     # --- use ------------------------------------------------------------------------------------
 
     def transform(self, X):
         """Posterior means of the rows of X, (n, Z). Stochastic binarisation is left out here."""
-        check_is_fitted(self)
+        self._check_loaded("encoder")
         return self._encode(self._check_X(X))[0]
 
     def inverse_transform(self, Z):
         """Decoder means for codes Z (n, latent_dim): probabilities or Gaussian means, (n, D)."""
-        check_is_fitted(self)
+        self._check_loaded("decoder")
         Z = check_array(Z, dtype=self._state.theta.dtype, input_name="Z")
         if Z.shape[1] != self._n_features_out:
             raise ValueError(
@@ -169,7 +181,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def reconstruct(self, X):
         """Decoder means at the posterior means of X, (n, D)."""
-        check_is_fitted(self)
+        self._check_loaded()
         return self._decode(self._encode(self._check_X(X))[0])
 
     def sample(self, n_samples=1, random_state=None):
@@ -178,8 +190,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         For the means that pictures usually show: `inverse_transform` of standard normal Z.
         random_state as in `elbo`.
         """
-        check_is_fitted(self)
-        check_count("n_samples", n_samples)
+        self._check_loaded("decoder")
+        validation.check_count("n_samples", n_samples)
         return evaluation.sample(*self._model, n_samples, self._seed(random_state))
 
     def elbo(self, X, n_samples=1, random_state=None):
@@ -188,8 +200,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         The draws are a function of the seed, the draw and the row. random_state None takes the
         estimator's own: an int there repeats the same draws in every call, None draws afresh.
         """
-        check_is_fitted(self)
-        check_count("n_samples", n_samples)
+        self._check_loaded()
+        validation.check_count("n_samples", n_samples)
         X, seed = self._check_X(X), self._seed(random_state)
         return evaluation.elbo(*self._model, X, self._binarize, seed, n_samples)
 
@@ -202,11 +214,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self._score_samples(X, n_samples)
 
     def _score_samples(self, X, n_samples):
-        check_is_fitted(self)
-        check_count("n_samples", n_samples)
+        self._check_loaded()
+        validation.check_count("n_samples", n_samples)
         X = self._check_X(X)
         if self.likelihood == "bernoulli" and self.binarize is None:
-            warn_of_grey(X)
+            validation.warn_of_grey(X)
         return evaluation.log_likelihood(*self._model, X, self._binarize, self.seed_, n_samples)
 
     def score(self, X, y=None):
@@ -242,12 +254,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             eps = np.empty((len(X), self.latent_dim), self.dtype)
             reference.random_normal(self.seed_, STREAM_POSTERIOR, 0, 0, eps)
         else:
-            eps = check_array(eps, dtype=self.dtype, order="C", input_name="eps")
-            if eps.shape != (len(X), self.latent_dim):
-                raise ValueError(
-                    f"eps has shape {eps.shape}, expected (n, latent_dim) = "
-                    f"{(len(X), self.latent_dim)}: one noise vector per row of X"
-                )
+            eps = validation.check_noise(eps, (len(X), self.latent_dim), self.dtype)
         machine(self.device).binarize(X, self._binarize, self.seed_, STREAM_BINARIZE, 0, 0)
         return X, eps
 
@@ -258,55 +265,18 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Equal models give equal bytes: the seconds that epochs took are left out.
         """
-        check_is_fitted(self)
+        self._check_loaded()
         self._check_unchanged()
-        settings = self.get_params()
-        history = {name: values for name, values in self.history_.items() if name != "seconds"}
-        if not isinstance(self.random_state, Integral):
-            settings["random_state"] = None  # seed_ says what it stood for
-        facts = {
-            "settings": settings,
-            "n_features": self.n_features_in_,
-            "feature_names": list(getattr(self, "feature_names_in_", [])),
-            "seed": self.seed_,
-            "epochs": self._state.epochs,
-            "steps": self._state.steps,
-            "history": history,
-        }
-        storage.write(path, self._state.arrays(), facts)
+        storage.write(path, self._state.arrays(), facts_of(self))
 
     @classmethod
-    def load(cls, path):
-        """The model that `save` wrote to path, ready to use and to train on."""
-        arrays, facts = storage.read(path)
-        try:
-            settings = dict(facts["settings"])
-            settings["hidden_layer_sizes"] = tuple(settings["hidden_layer_sizes"])
-            vae = cls(**settings)
-            vae._check_settings()
-            check_facts(facts)
-            vae.n_features_in_ = facts["n_features"]
-            if facts["feature_names"]:
-                vae.feature_names_in_ = np.array(facts["feature_names"], dtype=object)
-            storage.compare(path, arrays, State.unmade(vae._make_plan(), vae.dtype).arrays())
-            vae._start(facts["seed"])
-            vae._state.epochs, vae._state.steps = facts["epochs"], facts["steps"]
-            vae._state.history = facts["history"]
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            NotImplementedError,
-            OverflowError,
-        ) as error:
-            raise storage.StorageError(f"{path}: does not describe a VAE ({error})") from error
-        for name, target in vae._state.arrays().items():
-            target[...] = arrays[name]
-        squares = SQUARES.get(vae.optimizer)
-        if squares is not None and (vae._state.moments[squares] < 0).any():
-            raise storage.StorageError(f"{path}: {vae.optimizer}'s sums of squares are negative")
-        return vae
+    def load(cls, path, part=None):
+        """The model that `save` wrote to path, ready to use and to train on.
+
+        part="encoder" gives one that can only `transform`, part="decoder" one that can only
+        `inverse_transform` and `sample`. StorageError for a file that is not a whole model.
+        """
+        return load(cls, path, part)
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -314,7 +284,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def parameters_(self):
         """{name: view} of the live parameters, sharing memory with the model."""
         check_is_fitted(self)
-        return named_views(self._state.plan, self._state.theta)
+        views = named_views(self._state.plan, self._state.theta).items()
+        return {name: view for name, view in views if name.startswith(self._part or "")}
 
     @property
     def history_(self):
@@ -344,33 +315,54 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _check_settings(self):
         self._validate_params()
-        check_settings(self)
+        validation.check_settings(self)
 
     def _check_X(self, X):
         """X as a C-contiguous array with the features of the model, which has parameters."""
-        array = check_form(X, self, self._state.theta.dtype)
+        array = validation.check_form(X, self, self._state.theta.dtype)
         validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
         likelihood = LIKELIHOODS[self._state.plan.likelihood]
-        return check_values(array, likelihood, columns=getattr(X, "columns", None))
+        return validation.check_values(array, likelihood, columns=getattr(X, "columns", None))
 
     def _check_X_to_train(self, X):
         """The same for any model; one without parameters gets its initial ones."""
         if hasattr(self, "_state"):
+            self._check_loaded()
             self._check_unchanged()
             return self._check_X(X)
         array = self._check_new(X, "X")
+        state = self._new_state(self._make_plan(array.shape[1]))
         validate_data(self, X, skip_check_array=True)
-        self._start()
+        self._start(*state)
         return array
 
     def _check_new(self, X, name):
         """X with any number of features, as the settings want it."""
-        array = check_form(X, self, self.dtype, name)
-        return check_values(array, self.likelihood, name, getattr(X, "columns", None))
+        array = validation.check_form(X, self, self.dtype, name)
+        return validation.check_values(array, self.likelihood, name, getattr(X, "columns", None))
+
+    def _check_valid(self, X_valid, X):
+        """X_valid, if there is one, with as many features as X."""
+        if X_valid is None:
+            return None
+        array = self._check_new(X_valid, "X_valid")
+        if array.shape[1] != X.shape[1]:
+            raise ValueError(
+                f"X_valid has {array.shape[1]} features, expected as many as X: {X.shape[1]}"
+            )
+        return array
+
+    def _check_loaded(self, part=None):
+        """Raise unless the model has parameters, of this part or of both."""
+        check_is_fitted(self)
+        if self._part not in (None, part):
+            raise ValueError(
+                f"only the {self._part} of this model was loaded; load(path) without part loads all"
+            )
 
     def _check_unchanged(self):
         """Raise if a setting that shapes the model is not what the model was made with."""
-        made, plan = self._state.plan, self._make_plan()
+        made, plan = self._state.plan, self._make_plan(self.n_features_in_)
         same = all(map(np.array_equal, made, plan))
         if not same or self._state.theta.dtype != self.dtype:
             raise ValueError(
@@ -378,18 +370,22 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 "fit; set it back, or call fit for a new model"
             )
 
-    def _make_plan(self):
-        return plan_model(self.n_features_in_, self.hidden_layer_sizes, self.latent_dim,
-                          self.activation, self.likelihood)  # fmt: skip
+    def _make_plan(self, n_features):
+        return plan_model(n_features, self.hidden_layer_sizes, self.latent_dim, self.activation,
+                          self.likelihood)  # fmt: skip
 
-    def _start(self, seed=None):
-        """New parameters, empty history, the optimiser at rest."""
-        self.seed_ = seed_of(self.random_state) if seed is None else seed
-        self._state = State.new(self._make_plan(), self.seed_, self.dtype)
+    def _new_state(self, plan, seed=None):
+        """(seed, State): new parameters, empty history, the optimiser at rest."""
+        seed = validation.seed_of(self.random_state) if seed is None else seed
+        return seed, State.new(plan, seed, self.dtype)
+
+    def _start(self, seed, state, part=None):
+        """Become the model that state is."""
+        self.seed_, self._state, self._part = seed, state, part
 
     def _seed(self, random_state):
         """The seed for a call; None takes the estimator's own random_state."""
-        return seed_of(self.random_state if random_state is None else random_state)
+        return validation.seed_of(self.random_state if random_state is None else random_state)
 
     def _encode(self, X):
         return evaluation.encode(*self._model, X, self._binarize)

@@ -64,30 +64,6 @@ def check_count(name, value):
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
 
 
-def check_facts(facts):
-    """Raise unless the facts of a model file are of the kinds that `VAE.save` writes.
-
-    Nothing is turned into something else on the way: 3.9 is no number of features.
-    """
-    # Steps and epochs are words of a random number's counter.
-    for name, low, high in (("n_features", 1, 2**31), ("seed", 0, 2**63), ("epochs", 0, 2**32),
-                            ("steps", 0, 2**32)):  # fmt: skip
-        if type(facts[name]) is not int or not low <= facts[name] < high:
-            raise ValueError(
-                f"{name} must be a whole number from {low} to {high - 1}, got {facts[name]!r}"
-            )
-    names, n = facts["feature_names"], facts["n_features"]
-    if type(names) is not list or not all(type(name) is str for name in names):
-        raise ValueError("feature_names must be a list of words")
-    if names and len(set(names)) != n:
-        raise ValueError(f"feature_names must be {n} different words, one per feature, or none")
-    for name, values in facts["history"].items():
-        if type(values) is not list or len(values) > facts["epochs"]:
-            raise ValueError(f"history must have a list of one value per epoch for {name!r}")
-        if not all(type(value) in (int, float) and np.isfinite(value) for value in values):
-            raise ValueError(f"history has values for {name!r} that are not numbers")
-
-
 def seed_of(random_state):
     """The seed in [0, 2^63) that a random_state stands for; None: a new one every time."""
     if random_state is None:
@@ -144,6 +120,17 @@ def check_values(X, likelihood, name="X", columns=None):
     return X
 
 
+def check_noise(eps, shape, dtype):
+    """eps as an array of shape (n, Z); ValueError for another shape."""
+    eps = check_array(eps, dtype=dtype, order="C", input_name="eps")
+    if eps.shape != shape:
+        raise ValueError(
+            f"eps has shape {eps.shape}, expected (n, latent_dim) = {shape}: one noise vector per "
+            "row of X"
+        )
+    return eps
+
+
 def warn_of_grey(X):
     """Warn that the Bernoulli "likelihood" of values between 0 and 1 is none."""
     if any(np.any((part > 0) & (part < 1)) for part, _, _ in parts(X)):
@@ -154,3 +141,26 @@ def warn_of_grey(X):
             UserWarning,
             stacklevel=4,  # whoever called score or score_samples
         )
+
+
+def compare_data(known, given):
+    """Raise unless the fingerprints of the data that are given are those of the `fit`."""
+    if not known:
+        raise ValueError(
+            "resume goes on with a fit, and this model's last pass was not one of fit: use "
+            "partial_fit, or call fit for a new model"
+        )
+    lines = [
+        f"{name} was {_describe(known.get(name))}, and is now {_describe(given.get(name))}"
+        for name in ("X", "X_valid")
+        if known.get(name) != given.get(name)
+    ]
+    if lines:
+        raise ValueError(f"resume needs the data that fit was given: {'; '.join(lines)}")
+
+
+def _describe(data):
+    """A fingerprint in words."""
+    if data is None:
+        return "not given"
+    return f"{data['rows']} x {data['features']} with sha256 {data['sha256'][:12]}"

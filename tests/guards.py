@@ -5,6 +5,7 @@ estimator uses it within `running(machine)`. A guard raises AssertionError if it
 `test_mutations.py` plants known bugs and asks the guards to notice.
 """
 
+import contextlib
 import inspect
 import threading
 from functools import partial
@@ -273,7 +274,8 @@ def every_row_trains(machine):
     X = np.eye(5)
     vae = estimator(X, batch_size=2)
     before = copies(vae.parameters_)["encoder.0.weight"]
-    vae.partial_fit(X)
+    with contextlib.suppress(FloatingPointError):  # a step that is missing stops training
+        vae.partial_fit(X)
     moved = (vae.parameters_["encoder.0.weight"] != before).any(axis=1)  # row i reads only row i
     assert moved.all(), f"rows that trained: {moved}"
 

@@ -30,18 +30,23 @@ ALLOWED = {
     " .parameters .replay",
     "minivae/rows.py": "stdlib numpy scipy",
     "minivae/gradcheck.py": "stdlib numpy",
+    "minivae/interrupts.py": "stdlib",
+    "minivae/divergence.py": "numpy .objective .parameters",
     "minivae/evaluation.py": "stdlib numpy .kernels .kernels.reference .backend .gradcheck"
     " .objective .parameters .rows",
-    "minivae/training.py": "stdlib numpy tqdm .kernels .kernels.reference .backend .evaluation"
-    " .objective .parameters .rows",
+    "minivae/training.py": "stdlib numpy tqdm .kernels .kernels.reference .backend .divergence"
+    " .evaluation .interrupts .objective .parameters .rows",
     "minivae/datasets.py": "stdlib numpy pandas pooch scipy sklearn",
     "minivae/storage.py": "stdlib numpy safetensors",
+    "minivae/checkpoints.py": "stdlib numpy .storage .training",
     "minivae/plots.py": "stdlib matplotlib numpy scipy",
     "minivae/validation.py": "stdlib numpy scipy sklearn .kernels .backend .rows",
-    "minivae/vae.py": "stdlib numpy sklearn .kernels .kernels.reference .backend .evaluation"
-    " .parameters .rows .storage .training .validation",
+    "minivae/vae.py": "stdlib numpy sklearn .kernels .kernels.reference .backend"
+    " .checkpoints .evaluation .parameters .rows .storage .training .validation",
     "minivae/__init__.py": "stdlib .datasets .gradcheck .kernels .plots .storage .vae",
-    "minivae/cli.py": "stdlib numpy tqdm . .datasets .plots .storage .vae",
+    "minivae/runs.py": "stdlib . .storage",
+    "minivae/commands.py": "stdlib numpy . .datasets .plots .runs .storage",
+    "minivae/cli.py": "stdlib . .commands .datasets",
 }
 
 

@@ -207,7 +207,7 @@ def no_noise_in_evaluation(seed, stream, step, first_row, eps):
 # --- planted functions around the step ----------------------------------------------------------
 
 log_likelihood, encode, decode = evaluation.log_likelihood, evaluation.encode, evaluation.decode
-losses_and_gradient, train_epoch = evaluation.losses_and_gradient, training.train_epoch
+losses_and_gradient, train_chunk = evaluation.losses_and_gradient, training.train_chunk
 initialise, make_workspace, elbo = training.initialise, training.make_workspace, training.elbo
 init = minivae.VAE.__init__
 
@@ -217,13 +217,12 @@ def gradient_of_sum(machine, plan, theta, X, eps, beta):
     return losses, gradient * len(X)
 
 
-def mean_of_batch_means(*arguments):
-    means, before = [], (0, np.zeros(2))
-    for progress in train_epoch(*arguments):
-        sums = progress.rows * np.array(progress[1:])
-        means.append((sums - before[1]) / (progress.rows - before[0]))
-        before = progress.rows, sums
-        yield training.Progress(progress.rows, *np.mean(means, axis=0).tolist())
+def mean_of_batch_means(recipe, state, X, crew):
+    """For two batches, each a chunk."""
+    rows, totals = state.rows, state.totals.copy()
+    train_chunk(recipe, state, X, crew)
+    mean = (state.totals - totals) / (state.rows - rows)
+    state.totals[:] = state.rows * (mean if rows == 0 else (totals / rows + mean) / 2)
 
 
 def light_kl(machine, plan, theta, X, binarize, seed, n_samples):
@@ -316,12 +315,12 @@ def no_warning(X):
 # --- which guard must notice which bug ----------------------------------------------------------
 
 LOSS = """forward(plan, theta, None, 1 / B, work, shard)
-        backward(plan, theta, recipe.beta / B, work, shard)"""
+    backward(plan, theta, recipe.beta / B, work, shard)"""
 BATCHES = "range(0, order.size, recipe.batch_size)"
 WHOLE_BATCHES = BATCHES.replace("order.size", "order.size - recipe.batch_size + 1")
 HEADS = ("eps, kl_scale, dmu, dlogvar)", "eps, kl_scale, dlogvar, dmu)")
-UPDATE = """        for layer in range(plan.weight.size):
-            descend("""
+UPDATE = """    for layer in range(plan.weight.size):
+        descend("""
 PER_ROW = UPDATE.replace("range(plan.weight.size)", "[*range(plan.weight.size)] * B")
 NOISE = "STREAM_POSTERIOR, step, "
 GRADIENT, STEP = G.reported_loss_has_this_gradient, G.training_step_follows_the_reported_loss
@@ -353,7 +352,7 @@ MUTATIONS = [  # number in the list of known bugs, guard, bug
     (15, G.bound_rises_to_log_p, function("evaluation.log_likelihood", one_sample)),
     (16, G.bound_rises_to_log_p, function("evaluation.log_likelihood", mean_of_logs)),
     (16, G.exact_posterior_scores_log_p, function("evaluation.log_likelihood", exp_without_max)),
-    (17, G.epoch_loss_weighs_rows_equally, function("training.train_epoch", mean_of_batch_means)),
+    (17, G.epoch_loss_weighs_rows_equally, function("training.train_chunk", mean_of_batch_means)),
     (18, G.rows_are_independent, function("evaluation.log_likelihood", first_rows)),
     (19, G.rows_are_independent, function("evaluation.encode", whole_blocks_only)),
     (19, G.every_row_trains, source("last_batch_dropped", BATCHES, WHOLE_BATCHES)),
@@ -363,7 +362,7 @@ MUTATIONS = [  # number in the list of known bugs, guard, bug
     (24, G.elbo_is_its_integral, kernel(random_normal=no_noise_in_evaluation)),
     (25, G.large_logits_are_exact, kernel(bernoulli_nll=clipped_probabilities)),
     (26, G.samples_have_the_decoders_means, function("evaluation.decode", softplus_as_probability)),
-    (27, grey_likelihoods_are_warned_of, function("vae.warn_of_grey", no_warning)),
+    (27, grey_likelihoods_are_warned_of, function("validation.warn_of_grey", no_warning)),
     (28, G.logvar_is_held, kernel(sample_gaussian=unclamped)),
     (31, G.kernels_keep_dtype_and_inputs, function("training.initialise", double_parameters)),
     (31, G.kernels_keep_dtype_and_inputs, function("training.make_workspace", double_noise)),

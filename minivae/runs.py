@@ -1,0 +1,106 @@
+"""The folder of a training run: what belongs in it, who may write there, and how it goes on."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import minivae
+from minivae import storage
+from minivae.storage import BEST, CHECKPOINT
+
+MODEL, HISTORY = "model.safetensors", "history.json"
+PICTURES = "learning_curve.png reconstructions.png samples.png manifold.png latent.png".split()
+FILES = (CHECKPOINT, BEST, MODEL, HISTORY, *PICTURES)
+FACTS = ("data", "data_dir", "test_fraction", "image_shape", "seed")  # of the command, not the VAE
+FREE = ("out", "resume", "quiet", "n_threads", "epochs", "data_dir")  # may differ when going on
+
+
+def check_folder(folder, overwrite, resume):
+    """Raise unless `train` may write into the folder."""
+    if folder.is_dir():
+        storage.clean(folder)
+        if (
+            any(folder.iterdir())
+            and not overwrite
+            and not (resume and (folder / CHECKPOINT).is_file())
+        ):
+            raise ValueError(f"--out: the folder {folder} is not empty; choose another one, go on "
+                             "with an interrupted run: --resume, or replace what an earlier run "
+                             "left there: --overwrite")  # fmt: skip
+    for path in (folder, *(folder / name for name in FILES)):
+        right = path.is_dir() if path == folder else path.is_file() and not path.is_symlink()
+        if os.path.lexists(path) and not right:
+            raise ValueError(f"--out: {path} is in the way; move it, or choose another folder")
+
+
+@contextlib.contextmanager
+def alone_in(folder):
+    """Make the folder, and raise if another process trains there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with storage.locked(folder) as alone:
+        if not alone:
+            raise ValueError(f"--out: another minivae train is at work in {folder}")
+        yield
+
+
+def remove_results(folder):
+    """Remove what an earlier run left, other files stay."""
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_history(folder, facts):
+    """Write the facts of a run, a dict."""
+    text = json.dumps(facts, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    storage.replace(folder / HISTORY, text.encode())
+
+
+def read_history(folder):
+    """The facts of the run in the folder; none if it left none."""
+    path = folder / HISTORY
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def reopen(folder, given):
+    """(VAE, facts) of the run in the folder, or None if there is none.
+
+    given {option: value}: what the command line says; ValueError lists what was different then.
+    """
+    if not (folder / CHECKPOINT).is_file():
+        return None
+    vae, facts = minivae.VAE.load(folder / CHECKPOINT), read_history(folder)
+    before = vae.get_params() | {name: facts.get(name) for name in FACTS}
+    lines = [
+        f"--{name.replace('_', '-')} was {before[name]!r}, and is now {value!r}"
+        for name, value in given.items()
+        if name not in FREE and name in before and _plain(before[name]) != _plain(value)
+    ]
+    made = len(vae.history_.get("loss", ()))
+    if given.get("epochs", made) < made:
+        lines.append(f"--epochs is {given['epochs']}, and {made} are made")
+    if lines:
+        raise ValueError(f"--resume: not the run in {folder}: {'; '.join(lines)}")
+    return vae, facts
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+def model_file(place):
+    """Path of the model that is meant by a run's folder or a model file."""
+    path = Path(place, MODEL) if Path(place).is_dir() else Path(place)
+    if path.is_file():
+        return path
+    if path.with_name(CHECKPOINT).is_file():
+        raise FileNotFoundError(
+            f"DIR: the run in {path.parent} is not complete; go on with it: minivae train --resume "
+            f"--out {path.parent}, or use its last checkpoint: {path.with_name(CHECKPOINT)}"
+        )
+    raise FileNotFoundError(f"DIR: there is no {path}; minivae train --out DIR makes one")
