@@ -146,7 +146,6 @@ def new_state(plan, seed=3, dtype="float64"):
     """The start that float32 holds too: every device and dtype begins at the same point."""
     state = State.new(plan, seed, dtype)
     state.theta[:] = State.new(plan, seed, "float32").theta
-    state.totals = np.zeros(2)
     return state
 
 
