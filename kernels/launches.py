@@ -94,6 +94,8 @@ def contiguous(**arrays):
 def down(**matrix):
     """How many entries it is from one row of a matrix to the next; its columns are adjacent."""
     ((name, array),) = matrix.items()
+    if array.size == 0:  # whose strides say nothing: CuPy's are 0
+        return 0
     rows, right = array.strides
     if (right != array.itemsize and array.shape[1] > 1) or rows % array.itemsize:
         raise ValueError(

@@ -36,6 +36,8 @@ class FakeArray:
         self.data = SimpleNamespace(ptr=memory.__array_interface__["data"][0])
         for name in ("shape", "strides", "dtype", "size", "itemsize", "ndim", "nbytes", "flags"):
             setattr(self, name, getattr(memory, name))
+        if self.size == 0:
+            self.strides = (0,) * self.ndim
 
     def __len__(self):
         return len(self.memory)

@@ -7,13 +7,16 @@ import ctypes
 import platform
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
 from device_checks import (
+    TWINS,
     check_evaluation,
     check_failure,
     check_training,
+    check_twin,
     check_views,
     new_state,
     problem,
@@ -64,6 +67,8 @@ def test_whole_steps_go_through_the_code_for_a_card(gpu, likelihood):
     for dtype in ("float32", "float64"):
         check_training(card, 13, dtype, likelihood=likelihood)
         check_views(card, dtype)
+        for name, shape in product(TWINS, ((0, 5), (1, 1), (7, 33))):
+            check_twin(card, name, dtype, shape, 0)
     check_failure(card, 1)
     check_evaluation(card, likelihood)
 

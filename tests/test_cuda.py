@@ -5,6 +5,8 @@ kernel against the reference for several orders of threads, whole captured steps
 reference's, and planted bugs, which must be found.
 """
 
+import contextlib
+import ctypes
 import inspect
 import platform
 import shutil
@@ -60,6 +62,37 @@ def test_the_kernels_compile_for_cards_without_a_warning(architecture, dtype, tm
                str(tmp_path / "cubin")]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def find_nvrtc():
+    """The compiler that CuPy uses, as a library, or None."""
+    for version in ("13", "12"):
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(f"libnvrtc.so.{version}")
+    with contextlib.suppress(ImportError, RuntimeError):
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        return ctypes.CDLL(load_nvidia_dynamic_lib("nvrtc").abs_path)
+    return None
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@DTYPES
+def test_the_kernels_compile_as_cupy_compiles_them(architecture, dtype):
+    library = find_nvrtc()
+    if library is None:
+        pytest.skip("NVRTC is not installed")
+    defines = [f"-D{name}={value}" for name, value in launches.definitions(dtype).items()]
+    options = ["-std=c++14", *defines, "-ftz=true", f"--gpu-architecture={architecture}"]
+    program, source = ctypes.c_void_p(), launches.SOURCE.read_bytes()
+    created = library.nvrtcCreateProgram(ctypes.byref(program), source, b"cuda.cu", 0, None, None)
+    texts = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    done = library.nvrtcCompileProgram(program, len(options), texts)
+    size = ctypes.c_size_t()
+    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetProgramLog(program, log)
+    assert (created, done, log.value.strip(b"\n ")) == (0, 0, b"")
 
 
 def test_float32_kernels_compute_in_float32(tmp_path):
