@@ -21,7 +21,7 @@ def machine(device, matmul_precision="float32"):
     "reference": Python over NumPy, to read and to step through. "cpu": compiled, over Numba.
     "cuda": a GPU; "cuda:1" the second one. "auto": a GPU that works, else "cpu".
     matmul_precision: of a GPU's products of float32 arrays, "float32" or "tf32", which keeps 10 of
-    23 bits of their factors. RuntimeError says in one line why there is no GPU that works.
+    23 bits of their factors. ValueError says in one line why there is no GPU that works.
     """
     name, index = parse_device(device)
     if name == "auto":
@@ -57,7 +57,7 @@ def _find(index, matmul_precision):
 def _cuda(index, matmul_precision):
     card = _find(index, matmul_precision)
     if isinstance(card, str):
-        raise RuntimeError(f'device="cuda" cannot be used: {card}; use device="cpu" or "auto"')
+        raise ValueError(f'device="cuda" cannot be used: {card}; use device="cpu" or "auto"')
     return on_device(card)
 
 

@@ -63,25 +63,31 @@ def hosted(device, function, constant=()):
 
     def run(*arguments):
         there = {}  # id of an array: itself, its copy on the device, whether that may be written
-
-        def put(value, name):
-            if isinstance(value, Workspace):
-                return Workspace(*[put(field, "") for field in value])
-            if not isinstance(value, np.ndarray):
-                return value
-            if id(value) not in there:
-                copy = device.empty(value.shape, value.dtype)
-                device.upload(np.ascontiguousarray(value), copy)
-                there[id(value)] = value, copy, value.flags.writeable and name not in constant
-            return there[id(value)][1]
-
-        result = function(*map(put, arguments, names))
+        result = function(
+            *[
+                _put(device, value, name not in constant, there)
+                for value, name in zip(arguments, names, strict=True)
+            ]
+        )
         for value, copy, may_be_written in there.values():
             if may_be_written:
                 value[...] = device.download(copy)
         return result if result is None or isinstance(result, bool) else device.download(result)
 
     return run
+
+
+def _put(device, value, writable, there):
+    """What stands for an argument on the device; an array that is given twice is one there too."""
+    if isinstance(value, Workspace):
+        return Workspace(*[_put(device, field, writable, there) for field in value])
+    if not isinstance(value, np.ndarray):
+        return value
+    if id(value) not in there:
+        copy = device.empty(value.shape, value.dtype)
+        device.upload(np.ascontiguousarray(value), copy)
+        there[id(value)] = value, copy, writable and value.flags.writeable
+    return there[id(value)][1]
 
 
 class Crew:
@@ -91,9 +97,10 @@ class Crew:
     State stays on the device until `store` brings it back, at the latest when `with` ends.
     """
 
-    def __init__(self, device, bound, plan, dtype):
+    def __init__(self, device, bound, plan, dtype, order=None):
+        self.order = order  # of the rows in an epoch: for who asks a crew for it
         self.device, self.plan, self.dtype = device, plan, np.dtype(dtype)
-        self.control = Control(device)
+        self.control, self.table = Control(device), Table(device)
         self.program = bound(Table(device, self.control))
         self.steps, self.graphs, self.buffers = FIRST_CHUNK, {}, None
         self.state = self.given = None  # what is on the device, as the host knows it
@@ -141,6 +148,11 @@ class Crew:
             self.state.theta[:] = self.device.download(self.buffers.theta)
             self.state.moments[:] = self.device.download(self.buffers.moments)
             self.stored = True
+
+    def finite(self, state):
+        """Whether all parameters are; asked on the device, for the State that is trained."""
+        assert state is self.state
+        return self.table.all_finite(self.buffers.theta, self.buffers.theta)
 
     @property
     def gradient(self):

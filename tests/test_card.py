@@ -174,7 +174,7 @@ def test_what_is_missing_is_said_in_one_line(case, install):
     gpu, message = MISSING[case]
     install(gpu)
     for call in (backend.machine, backend.check_device):
-        with pytest.raises(RuntimeError) as error:
+        with pytest.raises(ValueError) as error:
             call("cuda")
         assert message in str(error.value)
         assert "\n" not in str(error.value)
@@ -188,7 +188,7 @@ def test_what_is_missing_is_said_in_one_line(case, install):
 
 def test_a_gpu_that_does_not_exist(install):
     install(FakeGPU(count=1))
-    with pytest.raises(RuntimeError, match="there is no GPU 1: this machine has 1, numbered from"):
+    with pytest.raises(ValueError, match="there is no GPU 1: this machine has 1, numbered from"):
         backend.machine("cuda:1")
 
 

@@ -3,6 +3,7 @@
 A step is recorded once and replayed, so anything that the host did within it would be missing.
 """
 
+import gc
 import platform
 
 import numpy as np
@@ -92,8 +93,16 @@ def test_gradients_by_finite_differences(likelihood, activation, device):
 
 
 @pytest.mark.parametrize("likelihood", kernels.LIKELIHOODS)
-def test_evaluation_is_that_of_the_reference(likelihood, device):
-    check_evaluation(device, likelihood)
+def test_evaluation_is_that_of_the_reference_and_leaves_nothing_behind(likelihood, device):
+    check_evaluation(device, likelihood)  # first, so that nothing waits for the garbage collector
+    gc.collect()
+    before = len(device.arrays)
+    gc.disable()
+    try:
+        check_evaluation(device, likelihood)
+        assert len(device.arrays) <= before + 1  # the table of that machine has an array
+    finally:
+        gc.enable()
 
 
 # --- what a replay depends on ---------------------------------------------------------------------
@@ -189,6 +198,7 @@ def test_results_come_back_when_with_ends_but_not_half_of_a_run(device, monkeypa
         run(crew, recipe, state, X, order[:4])
         crew.store()
         kept = state.theta.copy()
+        assert crew.finite(state)
         monkeypatch.setattr(crew.control, "step", interrupted)
         run(crew, recipe, state, X, order[4:])
     assert_array_equal(state.theta, kept)
