@@ -24,8 +24,12 @@ class Checkpoints:
 
     def __init__(self, model, folder):
         self.model, self.folder, self.written = model, Path(folder), time.monotonic()
-        if not self.folder.is_dir():
-            raise ValueError(f"checkpoints must be a folder that is there, got {str(folder)!r}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"checkpoints must be a folder, {str(folder)!r} cannot be made one ({error})"
+            ) from error
 
     def begin(self):
         """Write where training starts, which also shows whether the folder can be written to."""
@@ -37,17 +41,14 @@ class Checkpoints:
         """After "batches" write now and then, after an "epoch" or before an "interrupt" always."""
         if event == "batches" and time.monotonic() - self.written < SECONDS:
             return
-        held_out = self.model.history_.get("valid_elbo", [])
-        if (
-            event == "epoch"
-            and held_out
-            and not max(held_out[:-1], default=-np.inf) >= held_out[-1]
-        ):
-            self._write(storage.BEST)
-        self._write(storage.CHECKPOINT)
+        *before, now = self.model.history_.get("valid_elbo") or [np.nan]
+        best = event == "epoch" and now > np.nanmax([-np.inf, *before])
+        self._write(*([storage.BEST] if best else []), storage.CHECKPOINT)
 
-    def _write(self, name):
-        self.model.save(self.folder / name)
+    def _write(self, *names):
+        data = storage.pack(self.model._state.arrays(), facts_of(self.model))
+        for name in names:
+            storage.replace(self.folder / name, data)
         self.written = time.monotonic()
 
 
@@ -57,7 +58,7 @@ def facts_of(model):
     if not isinstance(model.random_state, Integral):
         settings["random_state"] = None  # seed_ says what it stood for
     history = {
-        name: [value if np.isfinite(value) else None for value in values]
+        name: [None if value != value else value for value in values]  # NaN
         for name, values in state.history.items()
         if name != "seconds"
     }
@@ -147,6 +148,8 @@ def check_facts(facts):
             raise ValueError(f"history must have a list of one value per epoch for {name!r}")
         if not all(value is None or is_number(value) for value in values):
             raise ValueError(f"history has values for {name!r} that are not numbers")
+    if facts["epochs"] > len(facts["history"].get("loss", ())):
+        raise ValueError(f"history must have the loss of {facts['epochs']} epochs")
 
 
 def is_number(value):

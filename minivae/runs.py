@@ -11,20 +11,21 @@ from minivae.storage import BEST, CHECKPOINT
 
 MODEL, HISTORY = "model.safetensors", "history.json"
 PICTURES = "learning_curve.png reconstructions.png samples.png manifold.png latent.png".split()
-FILES = (CHECKPOINT, BEST, MODEL, HISTORY, *PICTURES)
+FILES = (MODEL, CHECKPOINT, BEST, HISTORY, *PICTURES)
 FACTS = ("data", "data_dir", "test_fraction", "image_shape", "seed")  # of the command, not the VAE
+OPTIONS = {"hidden_layer_sizes": "hidden"}  # names that are others on the command line
 FREE = ("out", "resume", "quiet", "n_threads", "epochs", "data_dir")  # may differ when going on
 
 
 def check_folder(folder, overwrite, resume):
     """Raise unless `train` may write into the folder."""
+    if overwrite and resume:
+        raise ValueError("--resume goes on with a run and --overwrite replaces it: leave one out")
     if folder.is_dir():
         storage.clean(folder)
-        if (
-            any(folder.iterdir())
-            and not overwrite
-            and not (resume and (folder / CHECKPOINT).is_file())
-        ):
+        there = {path.name for path in folder.iterdir()}
+        begun = CHECKPOINT in there or there <= {BEST, HISTORY, *PICTURES}  # killed very early
+        if there and not overwrite and not (resume and begun):
             raise ValueError(f"--out: the folder {folder} is not empty; choose another one, go on "
                              "with an interrupted run: --resume, or replace what an earlier run "
                              "left there: --overwrite")  # fmt: skip
@@ -77,7 +78,7 @@ def reopen(folder, given):
     vae, facts = minivae.VAE.load(folder / CHECKPOINT), read_history(folder)
     before = vae.get_params() | {name: facts.get(name) for name in FACTS}
     lines = [
-        f"--{name.replace('_', '-')} was {before[name]!r}, and is now {value!r}"
+        f"--{OPTIONS.get(name, name).replace('_', '-')} was {before[name]!r}, and is now {value!r}"
         for name, value in given.items()
         if name not in FREE and name in before and _plain(before[name]) != _plain(value)
     ]

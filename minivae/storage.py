@@ -36,24 +36,29 @@ class StorageError(Exception):
 
 
 def write(path, arrays, facts):
-    """Write {name: array} and the JSON-able dict facts to path, as `replace` does.
+    """Write {name: array} and the JSON-able dict facts to path, as `pack` and `replace` do."""
+    try:
+        data = pack(arrays, facts)
+    except ValueError as error:
+        raise StorageError(f"{os.fsdecode(path)}: not written, {error}") from error
+    replace(path, data)
 
-    Equal arrays and facts give equal bytes. NaN and infinity are refused.
+
+def pack(arrays, facts):
+    """The bytes of a model file; equal arrays and facts give equal bytes.
+
+    ValueError for NaN and infinity.
     """
     from safetensors.numpy import save
 
-    path = os.fspath(path)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise StorageError(f"{path}: not written, {name} has values that are NaN or infinite")
+            raise ValueError(f"{name} has values that are NaN or infinite")
     # safetensors would write strided arrays in their memory order, that is scrambled.
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    try:
-        facts = json.loads(_document({"format": FORMAT, **facts}))
-    except ValueError as error:
-        raise StorageError(f"{path}: the model's history or settings hold {error}") from error
+    facts = {"format": FORMAT, **facts}
     document = _document({**facts, "sha256": _digest(contiguous, facts)})
-    replace(path, save(contiguous, metadata={"minivae": document}))
+    return save(contiguous, metadata={"minivae": document})
 
 
 def replace(path, data):
@@ -62,7 +67,7 @@ def replace(path, data):
     They go to a temporary file beside the target, which then takes the target's name. What is
     there under that name is replaced only if it is a regular file.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise StorageError(f"{path}: the folder {folder} does not exist; make it first")
@@ -157,7 +162,7 @@ def read(path):
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     if os.path.isdir(path):
         raise StorageError(f"{path}: is a folder; the model is a file in it, model.safetensors")
     try:

@@ -300,6 +300,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     @property
     def _binarize(self):
+        validation.check_binarize(self)
         return BINARIZE.index(self.binarize)
 
     @property

@@ -51,6 +51,11 @@ def check_settings(vae):
     check_device(vae.device)
     if vae.posterior == "full":
         raise NotImplementedError('posterior="full" is not built yet; use posterior="diagonal"')
+    check_binarize(vae)
+
+
+def check_binarize(vae):
+    """Raise for binarisation of what is not Bernoulli."""
     if vae.binarize is not None and vae.likelihood != "bernoulli":
         raise ValueError(
             f'binarize={vae.binarize!r} goes with likelihood="bernoulli", got '

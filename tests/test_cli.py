@@ -13,7 +13,7 @@ import pytest
 from matplotlib.image import imread
 
 import minivae
-from minivae import backend, cli, commands, datasets
+from minivae import backend, cli, commands, datasets, runs
 
 TINY = "--hidden 5 --epochs 2 --batch-size 8 --device reference".split()
 STARTED = {"checkpoint.safetensors", "history.json"}
@@ -499,3 +499,96 @@ def test_cupy_without_a_device_does_not_disturb_the_cpu(files, tmp_path):
     )  # where -c looks first for cupy
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("[0, 0, 0, 0]\n"), done.stderr
+
+
+# --- going on with a run ------------------------------------------------------------------------
+
+
+def test_resume_refuses_other_options_with_a_list_of_them(copy, files, capsys):
+    before = contents(copy)
+    words = [
+        "--learning-rate",
+        0.5,
+        "--hidden",
+        "7,3",
+        "--seed",
+        9,
+        "--epochs",
+        1,
+        "--n-threads",
+        2,
+    ]
+    code, out, err = call(capsys, "train", "digits", "--out", copy, "--resume", *words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    for words in (
+        f"--data was '{files}/images.npz', and is now 'digits'",
+        "--learning-rate was 0.001, and is now 0.5",
+        "--hidden was (5,), and is now (7, 3)",
+        "--seed was 0, and is now 9",
+        "--epochs is 1, and 2 are made",
+    ):
+        assert words in err
+    assert "--n-threads" not in err  # results do not depend on it
+    assert contents(copy) == before
+
+
+def test_resume_refuses_other_rows_under_the_same_name(files, tmp_path, capsys):
+    table = shutil.copy(files / "table.csv", tmp_path / "table.csv")
+    train = ["train", table, "--out", tmp_path / "run", "--likelihood", "gaussian", *TINY]
+    assert call(capsys, *train)[0] == 0
+    before = contents(tmp_path / "run")
+    rows = np.loadtxt(table, delimiter=",", skiprows=1)
+    np.savetxt(table, rows[:-1], delimiter=",")
+    code, out, err = call(capsys, "train", "--out", tmp_path / "run", "--resume", "--quiet")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "resume needs the data that fit was given: X was" in err
+    assert contents(tmp_path / "run") == before
+
+
+def test_resume_needs_no_option_again_and_may_add_epochs(copy, files, capsys):
+    settings = minivae.VAE.load(copy / "model.safetensors").get_params()
+    code, out, err = call(capsys, "train", "--out", copy, "--resume", "--epochs", 5)
+    assert code == 0 and "going on after 2 of 5 epochs" in err
+    assert "5 epochs, 3 of them now, in" in out
+    model = minivae.VAE.load(copy / "model.safetensors")
+    assert model.get_params() == {**settings, "epochs": 5}
+    whole = files / "five_epochs"
+    assert call(capsys, "train", files / "images.npz", "--out", whole, *TINY, "--epochs", 5)[0] == 0
+    assert contents(copy) == contents(whole)
+
+
+def test_resume_where_there_is_nothing_begins(files, tmp_path, images, capsys):
+    train = ["train", files / "images.npz", "--out", tmp_path / "run", *TINY, "--resume"]
+    code, _, err = call(capsys, *train)
+    assert code == 0 and f"nothing to resume in {tmp_path / 'run'}: a new run" in err
+    assert contents(tmp_path / "run") == contents(images)
+
+
+def test_resume_of_a_complete_run_changes_nothing(copy, images, capsys):
+    assert call(capsys, "train", "--out", copy, "--resume")[0] == 0
+    assert contents(copy) == contents(images)
+
+
+def test_resume_does_not_take_a_folder_with_other_things(files, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    train = ["train", files / "images.npz", "--out", tmp_path, *TINY, "--resume"]
+    code, _, err = call(capsys, *train)
+    assert code == 2 and "is not empty" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_two_runs_in_one_folder_are_refused(files, tmp_path, capsys):
+    train = ["train", files / "images.npz", "--out", tmp_path, *TINY]
+    with runs.alone_in(tmp_path):
+        code, _, err = call(capsys, *train, "--quiet")
+    assert code == 2 and err.endswith(f"--out: another minivae train is at work in {tmp_path}\n")
+    assert list(tmp_path.iterdir()) == []
+    assert call(capsys, *train)[0] == 0
+
+
+def test_a_run_that_is_not_complete_says_how_to_go_on(copy, capsys):
+    (copy / "model.safetensors").unlink()
+    code, _, err = call(capsys, "sample", copy)
+    assert code == 2 and f"minivae train --resume --out {copy}" in err
+    assert call(capsys, "sample", copy / "checkpoint.safetensors")[0] == 0  # as it advises
+    assert_picture(copy / "samples.png")

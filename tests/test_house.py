@@ -47,6 +47,7 @@ ALLOWED = {
     "minivae/runs.py": "stdlib . .storage",
     "minivae/commands.py": "stdlib numpy . .datasets .plots .runs .storage",
     "minivae/cli.py": "stdlib . .commands .datasets",
+    "minivae/__main__.py": "stdlib .cli",
 }
 
 

@@ -23,12 +23,13 @@ COMMANDS = [
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (source,) = (block for language, block in BLOCKS if language == "python")
+    source = "".join(block for language, block in BLOCKS if language == "python")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(source, "README.md", "exec"), {})
     assert "PASSED" in printed.getvalue()
-    assert (tmp_path / "digits.safetensors").is_file()
+    for name in ("digits.safetensors", "runs/mine/best.safetensors"):
+        assert (tmp_path / name).is_file()
 
 
 def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
@@ -60,5 +61,5 @@ def test_the_readme_trains_mnist(tmp_path, monkeypatch, data_dir):
 
 def test_files_that_the_readme_names_are_there():
     root = Path(__file__).parents[1]
-    names = re.findall(r"(?:examples|benchmarks|kernels|minivae|docs)/[\w.]+", README)
+    names = re.findall(r"(?:examples|benchmarks|kernels|minivae|docs)/[\w.-]+", README)
     assert {name for name in names if not (root / name).exists()} == set()

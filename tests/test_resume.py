@@ -160,13 +160,16 @@ def test_history_has_one_value_per_epoch_whatever_was_recorded(tmp_path):
     assert len(vae.history_["valid_elbo"]) == 1  # and none since
 
 
-def test_a_folder_that_is_not_there_is_said_before_the_model_is_touched(tmp_path):
+def test_what_is_no_folder_is_said_before_the_model_is_touched(tmp_path):
     vae = VAE(**SETTINGS).fit(X)
     before = bits(vae)
+    (tmp_path / "file").touch()
     for call in (vae.fit, vae.resume):
-        with pytest.raises(ValueError, match=r"checkpoints must be a folder .*nowhere"):
-            call(X, checkpoints=tmp_path / "nowhere")
+        with pytest.raises(ValueError, match=r"checkpoints must be a folder, .*file' cannot"):
+            call(X, checkpoints=tmp_path / "file")
     assert bits(vae) == before
+    vae.fit(X, checkpoints=tmp_path / "new" / "folder")
+    assert os.listdir(tmp_path / "new" / "folder") == ["checkpoint.safetensors"]
 
 
 # --- signals ------------------------------------------------------------------------------------

@@ -226,6 +226,10 @@ BAD_FACTS = {  # what happens to the facts, words
         lambda f: f["history"].update(loss=[1.0] * 99),
         "one value per epoch",
     ),
+    "epochs without a loss": (
+        lambda f: f.update(epochs=2**32 - 1),
+        "the loss of 4294967295 epochs",
+    ),
     "a number for a history": (lambda f: f["history"].update(loss=1.0), "one value per epoch"),
     "negative seed": (lambda f: f.update(seed=-1), "model.safetensors: "),
     "seed too large": (lambda f: f.update(seed=2**64), "model.safetensors: "),

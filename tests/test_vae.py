@@ -367,3 +367,10 @@ def test_the_log_likelihood_of_grey_values_comes_with_a_warning(method):
         getattr(vae().fit(BINARY), method)(BINARY)
         getattr(vae(binarize="stochastic").fit(GREY), method)(GREY)
         getattr(vae(likelihood="gaussian").fit(GREY), method)(GREY)
+
+
+def test_binarising_a_gaussian_model_is_refused_however_it_is_asked_for():
+    model = vae(likelihood="gaussian").fit(GREY).set_params(binarize="threshold")
+    for call in (model.transform, model.reconstruct, model.elbo, model.partial_fit):
+        with pytest.raises(ValueError, match='binarize=\'threshold\' goes with likelihood="bern'):
+            call(GREY)

@@ -1,0 +1,100 @@
+"""Kills `minivae train` at random moments and has it go on, again and again.
+
+    python tests/killer.py FOLDER KILLS [SEED]
+
+Runs are forks of this process, so that they start at once. They look at the clock after every step
+and store themselves every time, so that many kills fall into a write. A run that comes to its end
+must have left the same bytes in every file as one that was never killed. Prints JSON.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from minivae import VAE, StorageError, checkpoints, cli, training
+
+WORDS = """--hidden 6 --epochs 4 --batch-size 16 --likelihood gaussian --seed 3 --n-threads 2
+    --quiet --resume""".split()
+
+
+def start(words):
+    """Process number of a fork that runs the command; what it says goes to run.log."""
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        log = os.open("run.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        code = cli.main(words)
+    finally:
+        os._exit(code)
+
+
+def ended(process):
+    """Exit code of a process that has ended, else None."""
+    found, status = os.waitpid(process, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def unreadable(folder):
+    """Files under their final names that are not whole."""
+    for name, content in files(folder).items():
+        try:
+            if name.endswith(".safetensors"):
+                VAE.load(folder / name)
+            elif name == "history.json":
+                json.loads(content)
+            elif name.endswith(".png"):
+                assert content.endswith(b"IEND\xaeB`\x82")
+        except (StorageError, ValueError, AssertionError):
+            yield name
+
+
+def main(kills, seed):
+    checkpoints.SECONDS = training.CHUNK_SECONDS = 0.0
+    draw = random.Random(seed)
+    X = np.random.default_rng(seed).standard_normal((200, 5))
+    np.save("data.npy", X)
+    VAE(likelihood="gaussian", hidden_layer_sizes=(6,), epochs=1, n_threads=2).fit(X).elbo(X)
+
+    expected, out, begin = Path("expected"), Path("run"), time.monotonic()
+    assert os.waitpid(start(["train", "data.npy", "--out", str(expected), *WORDS]), 0)[1] == 0
+    duration, whole = time.monotonic() - begin, files(expected)
+    counts = dict(kills=0, complete=0, mismatches=0, unreadable=0, litter_after_start=0, failed=0)
+    while counts["kills"] < kills or out.exists():
+        process = start(["train", "data.npy", "--out", str(out), *WORDS])
+        # Half of the kills fall into the training, the other half anywhere, the pictures included.
+        last = draw.choice([0.3, 1.1]) * duration if counts["kills"] < kills else np.inf
+        moment = time.monotonic() + draw.uniform(0, last)
+        while (code := ended(process)) is None and time.monotonic() < moment:
+            time.sleep(1e-3)
+        if code is None:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            counts["kills"] += 1
+            counts["unreadable"] += len(list(unreadable(out))) if out.exists() else 0
+            continue
+        counts["complete"] += 1
+        counts["failed"] += code != 0
+        counts["litter_after_start"] += len(files(out).keys() - whole.keys())
+        counts["mismatches"] += files(out) != whole
+        shutil.rmtree(out)
+    print(json.dumps(counts))
+
+
+if __name__ == "__main__":
+    os.chdir(sys.argv[1])
+    main(int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)
