@@ -15,22 +15,59 @@ from minivae.parameters import Plan, Workspace
 DEVICES = ("auto", "cpu", "cuda", "reference")
 
 
-def machine(device):
+def machine(device, matmul_precision="float32"):
     """The program of `objective.py` (`.train`, `.encode`, ...) on a device.
 
     "reference": Python over NumPy, to read and to step through. "cpu": compiled, over Numba.
-    "auto": the fastest machine that is there; today always "cpu".
+    "cuda": a GPU; "cuda:1" the second one. "auto": a GPU that works, else "cpu".
+    matmul_precision: of a GPU's products of float32 arrays, "float32" or "tf32", which keeps 10 of
+    23 bits of their factors. ValueError says in one line why there is no GPU that works.
     """
-    check_device(device)
-    return _bound("cpu" if device == "auto" else device)
+    name, index = parse_device(device)
+    if name == "auto":
+        name = "cpu" if isinstance(_find(index, matmul_precision), str) else "cuda"
+    return _cuda(index, matmul_precision) if name == "cuda" else _bound(name)
 
 
 def check_device(device):
     """Raise unless there is a machine for the device."""
-    if device not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
-    if device == "cuda":
-        raise NotImplementedError('device="cuda" is not built yet; use device="cpu" or "auto"')
+    name, index = parse_device(device)
+    if name == "cuda":
+        _cuda(index, "float32")
+
+
+def parse_device(device):
+    """(name, number of the GPU) of a device such as "cpu", "cuda" or "cuda:1"."""
+    name, colon, index = device.partition(":") if isinstance(device, str) else (device, "", "")
+    if name not in DEVICES or (colon and not (name == "cuda" and index.isdecimal())):
+        raise ValueError(
+            f'device must be one of {", ".join(DEVICES)}, or "cuda:1" for the second GPU, '
+            f"got {device!r}"
+        )
+    return name, int(index or 0)
+
+
+def _find(index, matmul_precision):
+    from minivae.kernels import cuda
+
+    return cuda.find(index, matmul_precision)
+
+
+@functools.cache
+def _cuda(index, matmul_precision):
+    card = _find(index, matmul_precision)
+    if isinstance(card, str):
+        raise ValueError(f'device="cuda" cannot be used: {card}; use device="cpu" or "auto"')
+    return on_device(card)
+
+
+def on_device(device):
+    """The program on a device as `kernels/launches.py` describes it."""
+    from minivae import replay
+
+    return replay.make_machine(
+        device, lambda table: bind(objective, table, lambda function: function)
+    )
 
 
 @functools.cache

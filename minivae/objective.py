@@ -219,11 +219,14 @@ def descend(plan, recipe, layer, theta, moments, gradient, step, work, batch, wo
     layer_gradient(plan, layer, work, batch, gradient, worker, workers)
     H_out = plan.fan_out[layer]
     first, last = share(plan.fan_in[layer], worker, workers)
-    begin = plan.weight[layer]
-    update(recipe, theta, gradient, moments, step, begin + first * H_out, begin + last * H_out)
-    first, last = share(H_out, worker, workers)
-    begin = plan.bias[layer]
-    update(recipe, theta, gradient, moments, step, begin + first, begin + last)
+    begin, end = plan.weight[layer] + first * H_out, plan.weight[layer] + last * H_out
+    if workers == 1:
+        end += H_out  # the bias is right behind the weight: one pass over both
+    update(recipe, theta, gradient, moments, step, begin, end)
+    if workers > 1:
+        first, last = share(H_out, worker, workers)
+        begin = plan.bias[layer]
+        update(recipe, theta, gradient, moments, step, begin + first, begin + last)
 
 
 def train(plan, recipe, data, order, first_step, theta, moments, gradient, work, totals,

@@ -385,7 +385,7 @@ def test_a_history_that_is_not_one_is_refused(copy, capsys):
         ("train --out new --epochs 0", "--epochs"),
         ("train --out new --dtype float16", "--dtype"),
         ("train --out new --device tpu", "--device"),
-        ("train --out new --device cuda", "--device cuda is not built yet"),
+        ("train --out new --device cuda", "--device cuda cannot be used: "),
         ("train --out new --n-threads 0", "--n-threads"),
         ("train --out new --seed -1", "--seed"),
         ("train --out new --image-shape 8", "--image-shape"),

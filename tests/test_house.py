@@ -21,11 +21,13 @@ ALLOWED = {
     "kernels/join.py": "platform numba .kernels.native",
     "kernels/cpu.py": "math numpy .kernels .kernels.formulas .kernels.gemm .kernels.join"
     " .kernels.native",
-    "kernels/cuda.py": "stdlib cupy numpy .kernels",
+    "kernels/launches.py": "stdlib numpy .kernels",
+    "kernels/cuda.py": "stdlib cuda cupy numpy .kernels.launches",
     "minivae/parameters.py": "stdlib numpy .kernels .kernels.reference",
     "minivae/objective.py": "stdlib .kernels .kernels.reference",
+    "minivae/replay.py": "stdlib numpy .kernels.launches .objective .parameters",
     "minivae/backend.py": "stdlib cupy numpy .kernels.cpu .kernels.cuda .kernels.native .objective"
-    " .parameters",
+    " .parameters .replay",
     "minivae/rows.py": "stdlib numpy scipy",
     "minivae/gradcheck.py": "stdlib numpy",
     "minivae/interrupts.py": "stdlib",

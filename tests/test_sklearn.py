@@ -287,7 +287,7 @@ def test_what_goes_wrong_together_or_is_not_built_yet():
     for settings, error, words in [
         (dict(binarize="threshold"), ValueError, "binarize.*bernoulli"),
         (dict(posterior="full"), NotImplementedError, 'posterior="full" is not built yet'),
-        (dict(device="cuda"), NotImplementedError, 'device="cuda" is not built yet'),
+        (dict(device="cuda"), ValueError, 'device="cuda" cannot be used: '),
     ]:
         for model in (vae(**settings), vae().fit(X).set_params(**settings)):
             refuses(model, error, words, lambda m: m.fit(X))
