@@ -13,6 +13,7 @@ from minivae import objective
 from minivae.parameters import Plan, Workspace
 
 DEVICES = ("auto", "cpu", "cuda", "reference")
+PRECISIONS = ("float32", "tf32")  # of a GPU's products of float32 matrices
 
 
 def machine(device, matmul_precision="float32"):

@@ -67,6 +67,7 @@ OPTIONS = {  # name: (keywords of argparse or choices, default, help)
     "--dtype": (("float32", "float64"), "float32", "of all computations"),
     "--device": (("cpu", "reference", "auto", "cuda"), "cpu",
         "cpu: compiled; reference: plain NumPy; auto: the fastest there is"),
+    "--matmul-precision": (("float32", "tf32"), "float32", "of a GPU's matrix products"),
     "--n-threads": (INT, None, "threads of an update (default: as many as pay)"),
     "--seed": (INT | {"type": lambda word: whole(word, 0)}, 0, "of all random draws"),
     "--data-dir": ({"metavar": "DIR"}, None, "folder with the files of a named data set "
@@ -88,8 +89,8 @@ TRAIN_OPTIONS = OPTIONS | {
 COMMANDS = {  # function: (options, what --out may be: the default, then suffixes; an example)
     commands.train: ("data --out --resume --overwrite --latent-dim --hidden --activation "
         "--likelihood --binarize --beta --optimizer --learning-rate --momentum --weight-decay "
-        "--batch-size --epochs --dtype --device --n-threads --seed --data-dir --image-shape "
-        "--test-fraction --quiet",
+        "--batch-size --epochs --dtype --device --matmul-precision --n-threads --seed "
+        "--data-dir --image-shape --test-fraction --quiet",
         (), "train mnist --latent-dim 20 --epochs 10 --out runs/mnist"),
     commands.sample: ("dir -n --seed --image-shape", ("samples.png", ".png", ".npy"),
         "sample runs/digits -n 64 --seed 1 --out new.png"),

@@ -183,7 +183,10 @@ def load_run(args):
             raise ValueError(f"--out must end in {' or '.join(args.outputs[1:])}, got {args.out}")
     facts = runs.read_history(args.model.parent) if args.model.name in runs.FILES else {}
     facts["image_shape"] = getattr(args, "image_shape", None) or facts.get("image_shape")
-    return minivae.VAE.load(args.model), facts
+    vae = minivae.VAE.load(args.model)
+    if vae.device.startswith("cuda"):
+        vae.set_params(device="auto")  # this computer may have no GPU
+    return vae, facts
 
 
 def load_rows(args, vae, facts):

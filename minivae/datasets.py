@@ -2,18 +2,19 @@
 
 Files come from a local folder or, checked by sha256, from a download into the user's cache.
 Every file is untrusted: nothing is unpickled, sizes are checked before memory is taken, and a
-damaged file gives a ValueError that begins with its path.
+damaged file gives a ValueError that begins with its path. Do not shorten a .npy while it is read.
 """
 
 import csv
-import gzip
-import hashlib
+import io
 import math
 import numbers
 import os
 import re
 import zipfile
+import zlib
 from array import array
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ URLS = {
         "bcd455f37227df30e0f3c582dc57df97081a11cc/data/"
     ),
 }
+# Of the file rebuilt from its frames and header, to which the git blob id at that address belongs.
+FREY_FILE_SHA256 = "265a83a23adb081755cd3de375509828e690324d1d60f076b8ecebc840d59c64"
 SHA256 = {
     "mnist": {  # computed; the same in url_checksums/mnist.txt of tensorflow/datasets
         TRAIN_IMAGES: "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -46,7 +49,7 @@ SHA256 = {
         TEST_IMAGES: "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
         TEST_LABELS: "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
     },
-    "frey-face": {"frey_rawface.mat": None},  # no hash known: its frames are checked instead
+    "frey-face": {"frey_rawface.mat": FREY_FILE_SHA256},
 }
 FREY_FRAMES_SHA256 = "2438ba4f0d2a6bd8bac43de756141eaa33c8d248dd613d464bdb1210d9b7af78"
 BINARIZED_MNIST_SHA256 = "50de2c8299a5a297789293ab2c30f6fc3cb8c359a15e5e88d5501aa18ebb8fa5"
@@ -114,7 +117,10 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None):
         dataset = _binarized_mnist(folder)
     else:
         path = Path(data)
-        dataset = _hold_out(path.name, *_table(path, *_read(path)), test_fraction)
+        table = _table(path, *_read(path))
+        if len(table[0]) < 2:
+            raise ValueError(f"{path}: needs at least 2 rows, one to train and one to test on")
+        dataset = _hold_out(path.name, *table, test_fraction)
     if image_shape is None:
         return dataset
     n_columns = dataset.train.shape[1]
@@ -153,29 +159,20 @@ def _mnist(name, folder):
 
 def _frey_face(folder, test_fraction):
     path = _find("frey-face", folder, "frey_rawface.mat", "frey_face.npy")
-    frames = _read_frey_mat(path) if path.suffix == ".mat" else _read(path)[0]
-    if hashlib.sha256(frames.tobytes()).hexdigest() != FREY_FRAMES_SHA256:
+    # Both files end with the frames. No loadmat: a forged file can make it end the process.
+    frames = path.read_bytes()[-1965 * 28 * 20 :]
+    if sha256(frames).hexdigest() != FREY_FRAMES_SHA256:
         raise ValueError(f"{path}: not the Frey Face frames; delete the file and get it anew")
-    table = _table(path, frames.reshape(-1, 28, 20), None)
+    table = _table(path, np.frombuffer(frames, np.uint8).reshape(-1, 28, 20), None)
     return _hold_out("frey-face", *table, test_fraction, in_time_order=True)
-
-
-def _read_frey_mat(path):
-    from scipy.io import loadmat
-
-    try:
-        return loadmat(path, variable_names=["ff"])["ff"].T
-    except Exception as error:  # loadmat raises errors of many kinds on a damaged file
-        raise ValueError(f"{path}: not the Frey Face file; delete it and get it anew") from error
 
 
 def _binarized_mnist(folder):
     path = _find("binarized-mnist", folder, "binarized_mnist.npz")
-    if _sha256(path) != BINARIZED_MNIST_SHA256:
+    if sha256(path.read_bytes()).hexdigest() != BINARIZED_MNIST_SHA256:
         raise ValueError(f"{path}: not the fixed-binarization MNIST (its sha256 is different)")
     with np.load(path, allow_pickle=False) as bits:
-        train, test = (np.unpackbits(bits[key], axis=1) for key in ("train", "test"))
-    train, test = train.astype(np.float32), test.astype(np.float32)
+        train, test = (np.unpackbits(bits[k], axis=1).astype(np.float32) for k in ("train", "test"))
     return Dataset("binarized-mnist", train, test, None, None, (28, 28))
 
 
@@ -187,7 +184,7 @@ def _find(name, folder, *files):
     for path in (place / file for place in (Path(folder) / name, Path(folder)) for file in files):
         if path.is_file():
             # The twins' files have the same names: refuse one set in the place of the other.
-            if twin and SHA256[twin].get(path.name) == _sha256(path):
+            if twin and SHA256[twin].get(path.name) == sha256(path.read_bytes()).hexdigest():
                 raise ValueError(f"{path}: this file belongs to {twin}, not to {name}")
             return path
     download = " or leave it unset to download them" if name in URLS else ""
@@ -202,22 +199,16 @@ def _download(name, file):
 
     if name not in URLS:
         raise FileNotFoundError(
-            f"{name} cannot be downloaded: put {file} into a folder and pass it as data_dir "
-            "(--data-dir)"
+            f"{name} cannot be downloaded: pass the folder of {file} as data_dir (--data-dir)"
         )
-    known_hash = SHA256[name][file] and f"sha256:{SHA256[name][file]}"
     cache = pooch.os_cache("minivae") / name
     try:
-        return Path(pooch.retrieve(URLS[name] + file, known_hash, fname=file, path=cache))
+        return Path(pooch.retrieve(URLS[name] + file, SHA256[name][file], fname=file, path=cache))
     except (OSError, ValueError) as error:  # ValueError: another sha256
         raise OSError(
             f"download of {file} for {name} failed: get it in another way and pass its folder as "
             f"data_dir (--data-dir). Reason: {error}"
         ) from error
-
-
-def _sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read(path):
@@ -230,8 +221,10 @@ def _read(path):
             f"data must be one of {', '.join(NAMES)}, or a file {', '.join(readers)}, *-ubyte or "
             f".idx* (plain or .gz), got {str(path)!r}"
         )
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():  # to open a pipe would wait for its other end
+        raise ValueError(f"{path}: not a file, but a folder, pipe, socket or device")
     try:
         return reader(path)
     except (ImportError, PermissionError):
@@ -246,66 +239,97 @@ def _check_unpacked_size(n_bytes, path):
         raise ValueError(f"unpacks to {n_bytes} bytes, more than {limit}: save it as a plain .npy")
 
 
+def _array(content, start, shape, dtype, order="C"):
+    """All bytes behind the header of a file as an array of the shape that the header announces."""
+    if math.prod(shape) * dtype.itemsize != len(content) - start:
+        raise ValueError(f"the header's {dtype} {str(shape)[:200]} is not what follows")
+    return np.ndarray(shape, dtype, content, start, order=order)
+
+
 def _read_idx(path):
-    with path.open("rb") as stream:
-        zipped = stream.read(2) == b"\x1f\x8b"  # the name can lie: some browsers unpack a .gz
-    with gzip.open(path) if zipped else path.open("rb") as stream:
-        # Two zero bytes, type, number of axes, then each axis as a big-endian uint32.
-        magic = stream.read(4)
-        if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES or magic[3] == 0:
-            raise ValueError(f"not IDX, which begins 00 00 type axes, but {magic.hex(' ')!r}")
-        lengths = stream.read(4 * magic[3])
-        shape = np.frombuffer(lengths, ">u4").tolist()
-        dtype = np.dtype(IDX_TYPES[magic[2]])
-        n_bytes = math.prod(shape) * dtype.itemsize
+    content = path.read_bytes()
+    zipped = content[:2] == b"\x1f\x8b"  # the name can lie: some browsers unpack a .gz
+    header = _gunzip(content, 4 + 4 * 255) if zipped else content
+    # Two zero bytes, type, number of axes, then each axis as a big-endian uint32.
+    if len(header) < 4 or header[:2] != b"\0\0" or header[2] not in IDX_TYPES or header[3] == 0:
+        raise ValueError(f"not IDX, which begins 00 00 type axes, but {header[:4].hex(' ')!r}")
+    start, dtype = 4 + 4 * header[3], np.dtype(IDX_TYPES[header[2]])
+    shape = np.frombuffer(header[4:start], ">u4").tolist()
+    if zipped:
+        n_bytes = start + math.prod(shape) * dtype.itemsize
         _check_unpacked_size(n_bytes, path)
-        payload = stream.read(n_bytes + 1)
-    if len(shape) != magic[3] or len(payload) != n_bytes:
-        raise ValueError(
-            f"the header announces {shape}, {n_bytes} bytes, which is not what follows"
-        )
-    return np.frombuffer(payload, dtype).reshape(shape), None
+        content = _gunzip(content, n_bytes + 1)
+    return _array(content, start, shape, dtype), None
+
+
+def _gunzip(content, n_bytes):
+    """The first `n_bytes` of what a gzip file of one member holds, or all if there are fewer."""
+    unpacker = zlib.decompressobj(wbits=31)  # 31: gzip
+    unpacked = unpacker.decompress(content, n_bytes)
+    if (len(unpacked) < n_bytes and not unpacker.eof) or unpacker.unused_data.strip(b"\0"):
+        raise ValueError("cut off, or more than one gzip member: unpack it with gunzip")
+    return unpacked
 
 
 def _read_npy(path):
-    return np.lib.format.open_memmap(path, mode="r"), None  # refuses pickles and truncated files
+    return _npy_array(np.memmap(path, np.uint8, "r")), None
+
+
+def _npy_array(content):
+    header = io.BytesIO(content[:1024])  # a longer one could be nested too deep for Python's parser
+    version = min(np.lib.format.read_magic(header)[0], 2)  # 3 differs from 2 in names of fields
+    shape, fortran_order, dtype = getattr(np.lib.format, f"read_array_header_{version}_0")(header)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"expected real numbers, got values of type {dtype}")
+    return _array(content, header.tell(), shape, dtype, "F" if fortran_order else "C")
 
 
 def _read_npz(path):
-    with zipfile.ZipFile(path) as archive:
+    content = path.read_bytes()
+    if content.count(b"PK\1\2") > 32:  # entries of the directory; each may cost zipfile 20 ms
+        raise ValueError("more than 32 arrays: save only the data and its labels")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         _check_unpacked_size(sum(info.file_size for info in archive.infolist()), path)
-        names = [name for name in archive.namelist() if name.endswith(".npy")]
-        keys = [name.removesuffix(".npy") for name in names]
+        keys = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
         labels = [key for key in keys if key in LABEL_KEYS]
         data = [key for key in keys if key in DATA_KEYS] or [k for k in keys if k not in labels]
         if len(data) != 1 or len(labels) > 1:
             raise ValueError(
-                f"cannot tell which array is the data among {', '.join(keys) or '(none)'}: name "
-                f"one of them {' or '.join(DATA_KEYS)}, and its labels {' or '.join(LABEL_KEYS)}"
+                f"cannot tell which array is the data among {', '.join(keys)[:400] or '(none)'}: "
+                f"name one {' or '.join(DATA_KEYS)}, and its labels {' or '.join(LABEL_KEYS)}"
             )
         arrays = []
         for key in data + labels:
-            with archive.open(f"{key}.npy") as stream:
-                arrays.append(np.lib.format.read_array(stream, allow_pickle=False))
+            info = archive.getinfo(f"{key}.npy")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError("compressed in a way that NumPy does not write")  # a memory bomb?
+            with archive.open(info) as stream:
+                arrays.append(_npy_array(stream.read(info.file_size)))
     return arrays[0], arrays[1] if labels else None
 
 
 def _read_csv(path):
     values, width = array("f"), 0
+    limit = max(2**15, path.stat().st_size // 10)  # a line's cells take 35 times its memory
     with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file)
-        for cells in filter(None, lines):  # without blank lines
+        for number, line in enumerate(iter(lambda: file.readline(limit), ""), start=1):
+            if len(line) == limit:
+                raise ValueError(f"line {number} has {limit} characters or more: save it as .npy")
+            line = line.strip()
+            if not line:
+                continue
+            cells = next(csv.reader([line], strict=True)) if '"' in line else line.split(",")
             row = [_number(cell) for cell in cells]
             if not width:
                 width = len(row)
                 if row.count(None) == width:
                     continue  # the header
             if len(row) != width:
-                raise ValueError(f"line {lines.line_num} has {len(row)} cells instead of {width}")
+                raise ValueError(f"line {number} has {len(row)} cells instead of {width}")
             if None in row:
                 column = row.index(None)
                 raise ValueError(
-                    f"line {lines.line_num}, column {column + 1}: expected a number, got "
+                    f"line {number}, column {column + 1}: expected a number, got "
                     f"{cells[column][:40]!r} (only the first line may be text, and then all of it)"
                 )
             values.extend(row)
@@ -314,7 +338,7 @@ def _read_csv(path):
 
 def _number(cell):
     try:
-        return float(cell)
+        return None if "_" in cell else float(cell)  # float takes 1_000 for a thousand
     except ValueError:
         return None
 
@@ -335,8 +359,6 @@ def _read_parquet(path):
 
 def _table(path, values, labels):
     """(matrix (n, D), labels or None, image shape or None) after all checks and conversions."""
-    if values.dtype.kind not in "biuf":
-        raise ValueError(f"{path}: expected real numbers, got values of type {values.dtype}")
     if values.ndim not in (2, 3) or values.size == 0:
         raise ValueError(
             f"{path}: expected rows (n, D) or images (n, height, width), at least one, "
@@ -347,19 +369,20 @@ def _table(path, values, labels):
         matrix = np.divide(matrix, 255, dtype=np.float32)
     else:
         double = values.dtype.kind == "f" and values.dtype.itemsize >= 8
-        matrix = matrix.astype(np.float64 if double else np.float32)
-    not_finite = np.argwhere(~np.isfinite(matrix))
-    if len(not_finite):
-        row, column = not_finite[0]
+        with np.errstate(all="ignore"):  # overflow gives infinity, refused below
+            matrix = matrix.astype(np.float64 if double else np.float32)
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        row, column = divmod(int(finite.argmin()), matrix.shape[1])
         raise ValueError(
-            f"{path}: {len(not_finite)} values are NaN or infinite, the first in row {row}, column "
-            f"{column} (counted from 0): remove or fill them"
+            f"{path}: {(~finite).sum()} values are NaN or infinite, the first in row {row}, column "
+            f"{column}, counted from 0 (what is too large for {matrix.dtype} counts as infinite): "
+            "remove or fill them"
         )
     if labels is not None:
         if labels.shape != (len(matrix),) or labels.dtype.kind not in "biu":
             raise ValueError(
-                f"{path}: labels must be {len(matrix)} integers, one a row, got an array of shape "
-                f"{labels.shape} and type {labels.dtype}"
+                f"{path}: labels must be {len(matrix)} integers, got {labels.shape} {labels.dtype}"
             )
         labels = labels.astype(np.int64)
     return matrix, labels, values.shape[1:] if values.ndim == 3 else None
@@ -368,8 +391,6 @@ def _table(path, values, labels):
 def _hold_out(name, matrix, labels, image_shape, test_fraction, in_time_order=False):
     """The last rows for testing, in order of time or after a fixed permutation."""
     n = len(matrix)
-    if n < 2:
-        raise ValueError(f"{name} needs at least 2 rows, one to train and one to test on, got {n}")
     n_test = min(max(round(test_fraction * n), 1), n - 1)
     order = np.arange(n) if in_time_order else np.random.default_rng(0).permutation(n)
     train, test = order[:-n_test], order[-n_test:]

@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from minivae import evaluation, validation
-from minivae.backend import machine
+from minivae.backend import check_device, machine
 from minivae.kernels import BINARIZE, LIKELIHOODS
 from minivae.parameters import named_views, plan_model
 from minivae.rows import fingerprint
@@ -35,7 +35,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     @property
     def _model(self):
         """What evaluation needs: the machine, the plan, the parameters."""
-        return machine(self.device), self._state.plan, self._state.theta
+        return machine(self.device, self.matmul_precision), self._state.plan, self._state.theta
 
     @property
     def _binarize(self):
@@ -54,8 +54,10 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return tags
 
     def _check_settings(self):
+        """Raise unless the settings are right, and this computer has the device."""
         self._validate_params()
         validation.check_settings(self)
+        check_device(self.device)
 
     def _check_X(self, X):
         """X as a C-contiguous array with the features of the model, which has parameters."""
@@ -146,7 +148,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _train(self, X, X_valid, last_epoch, keep=None):
         recipe = make_recipe(self, self.seed_)
-        train(machine(self.device), recipe, self._state, X, X_valid, last_epoch, self.n_threads,
+        train(self._model[0], recipe, self._state, X, X_valid, last_epoch, self.n_threads,
               show=bool(self.verbose), keep=keep)  # fmt: skip
 
     def _fingerprints(self, X, X_valid):

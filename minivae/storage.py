@@ -36,30 +36,24 @@ class StorageError(Exception):
 
 
 def write(path, arrays, facts):
-    """Write {name: array} and the JSON-able dict facts to path, as `pack` and `replace` do."""
-    path = name_of(path)
-    try:
-        data = pack(arrays, facts)
-    except ValueError as error:
-        raise StorageError(f"{path}: not written, {error}") from error
-    replace(path, data)
+    """Write {name: array} and the JSON-able dict facts to path, as `replace` does.
 
-
-def pack(arrays, facts):
-    """The bytes of a model file; equal arrays and facts give equal bytes.
-
-    ValueError for NaN and infinity.
+    Equal arrays and facts give equal bytes. NaN and infinity are refused.
     """
     from safetensors.numpy import save
 
+    path = name_of(path)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise ValueError(f"{name} has values that are NaN or infinite")
+            raise StorageError(f"{path}: not written, {name} has values that are NaN or infinite")
     # safetensors would write strided arrays in their memory order, that is scrambled.
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     facts = {"format": FORMAT, **facts}
-    document = _document({**facts, "sha256": _digest(contiguous, facts)})
-    return save(contiguous, metadata={"minivae": document})
+    try:
+        document = _document({**facts, "sha256": _digest(contiguous, facts)})
+    except ValueError as error:
+        raise StorageError(f"{path}: not written, its history or settings hold {error}") from error
+    replace(path, save(contiguous, metadata={"minivae": document}))
 
 
 def name_of(path):

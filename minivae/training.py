@@ -108,7 +108,7 @@ def train(machine, recipe, state, X, X_valid, last_epoch, n_threads, show, keep=
     """Train state until last_epoch passes over X (n, D) are made, each recorded in its history.
 
     Goes on in the middle of a pass if state is there. X_valid (m, D) or None: its mean ELBO is
-    recorded too. show: a progress bar. keep(event): called with "batches", "epoch" or "interrupt"
+    recorded too. show: a progress bar. keep(event): called with "batches", "epoch" or "end"
     when state could be stored. Ctrl-C, and with `keep` termination, first wait for that.
     FloatingPointError if the loss is no longer finite; state is as the last good batch left it.
     """
@@ -116,12 +116,12 @@ def train(machine, recipe, state, X, X_valid, last_epoch, n_threads, show, keep=
         return
     n = X.shape[0]
     line = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
-    crew = Crew(machine, state.plan, min(recipe.batch_size, n), state.theta.dtype, n_threads)
+    crew = make_crew(machine, state.plan, min(recipe.batch_size, n), state.theta.dtype, n_threads)
     start = n * state.epochs + state.rows
     bar = tqdm(total=n * last_epoch, initial=start, bar_format=line, desc="compiling",
                disable=not show)  # fmt: skip
     signals = (signal.SIGINT, signal.SIGTERM) if keep else (signal.SIGINT,)
-    keep = keep or (lambda event: None)
+    keep = brought_back(crew, keep) if keep else (lambda event: None)
     with put_off(*signals) as interrupted, crew, bar:
         while state.epochs < last_epoch:
             begin = time.perf_counter()
@@ -133,12 +133,13 @@ def train(machine, recipe, state, X, X_valid, last_epoch, n_threads, show, keep=
                 bar.set_postfix_str(describe(means(recipe, state), state.history), refresh=False)
                 bar.update(n * state.epochs + state.rows - bar.n)
                 if state.rows < n:
-                    keep("interrupt" if interrupted() else "batches")
+                    keep("end" if interrupted() else "batches")
                     if interrupted():
                         return
             values = means(recipe, state) | {"gradient_norm": norm(crew.gradient)}
             values["seconds"] = time.perf_counter() - begin
             if X_valid is not None:
+                crew.store()
                 valid = elbo(machine, state.plan, state.theta, X_valid, recipe.binarize,
                              recipe.seed, n_samples=1)  # fmt: skip
                 values["valid_elbo"] = float(valid.mean())
@@ -146,7 +147,8 @@ def train(machine, recipe, state, X, X_valid, last_epoch, n_threads, show, keep=
             bar.set_postfix_str(describe(values, state.history))
             keep("epoch")
             if interrupted():
-                return
+                break
+        keep("end")
 
 
 def train_chunk(recipe, state, X, crew):
@@ -167,6 +169,7 @@ def train_chunk(recipe, state, X, crew):
     state.rows += min(steps * batch, rows.size)
     state.steps += steps
     if steps * batch < rows.size:
+        crew.store()
         size = min(batch, rows.size - steps * batch)
         nll, kl = (values[:size].mean(dtype=np.float64) for values in (crew.work.nll, crew.work.kl))
         raise FloatingPointError(
@@ -175,7 +178,8 @@ def train_chunk(recipe, state, X, crew):
             f"{first_fault(state.plan, state.theta, crew.work, size)}. Training stopped before "
             f"that batch changed anything. {advice(recipe)}"
         )
-    if not np.isfinite(state.theta).all():  # by an update, which comes after its loss
+    if not crew.finite(state):  # by an update, which comes after its loss
+        crew.store()
         views = named_views(state.plan, state.theta).items()
         name = next(name for name, view in views if not np.isfinite(view).all())
         raise FloatingPointError(
@@ -215,6 +219,36 @@ def describe(values, history):
     return f"loss {values['loss']:.2f}, ELBO {values['elbo']:.2f}{held_out}"
 
 
+def brought_back(crew, keep):
+    """keep(event) for a state that is on the host in whole, wherever it is trained."""
+
+    def store_and_keep(event):
+        crew.store()
+        keep(event)
+
+    return store_and_keep
+
+
+def make_crew(machine, plan, batch, dtype, n_threads):
+    """Whoever trains on this machine: threads, or a device."""
+    if hasattr(machine, "crew"):
+        return machine.crew(plan, dtype, Order(machine.k))
+    return Crew(machine, plan, batch, dtype, n_threads)
+
+
+class Order:
+    """The order of n rows in an epoch; the last one is kept, for an epoch is many chunks."""
+
+    def __init__(self, k):
+        self.k, self.of, self.rows = k, None, None
+
+    def __call__(self, n, seed, epoch):
+        if self.of != (n, seed, epoch):
+            self.rows = shuffled(self.k, n, seed, epoch)
+            self.of = n, seed, epoch
+        return self.rows
+
+
 class Crew:
     """The threads that train together, and the buffers that they share, for `with`.
 
@@ -227,7 +261,7 @@ class Crew:
         self.work = make_workspace(plan, batch, dtype)
         self.gradient = np.empty(plan.n_parameters, dtype)
         self.barrier = np.zeros(3, np.int64)
-        self._order = None, None
+        self.order = Order(machine.k)
 
     def __enter__(self):
         self.threads = ThreadPoolExecutor(self.workers)
@@ -236,13 +270,12 @@ class Crew:
     def __exit__(self, *error):
         self.threads.shutdown()
 
-    def order(self, n, seed, epoch):
-        """The order of n rows in an epoch."""
-        of, order = self._order
-        if of != (n, seed, epoch):
-            order = shuffled(self.machine.k, n, seed, epoch)
-            self._order = (n, seed, epoch), order
-        return order
+    def store(self):
+        """See to it that the State that is trained is on the host: there it is."""
+
+    def finite(self, state):
+        """Whether all parameters are."""
+        return bool(np.isfinite(state.theta).all())
 
     def run(self, recipe, state, data, rows):
         """Train on these rows of data; how many steps were made, as in `objective.train`.

@@ -8,7 +8,7 @@ from minivae.checkpoints import Checkpoints, facts_of, load
 from minivae.estimator import Estimator
 from minivae.kernels import STREAM_BINARIZE, STREAM_POSTERIOR, reference
 from minivae.parameters import named_views
-from minivae.rows import fetch
+from minivae.rows import fetch, on_gpu
 from minivae.training import one_at_a_time
 
 
@@ -41,8 +41,11 @@ class VAE(Estimator):
     batch_size, epochs : int
     dtype : {"float32", "float64"}
         Of parameters and all computations.
-    device : {"cpu", "reference", "auto", "cuda"}
-        "cpu" is compiled code, "reference" plain NumPy. "cuda" is not built yet.
+    device : {"cpu", "reference", "auto", "cuda", "cuda:1", ...}
+        "cpu" is compiled code, "reference" plain NumPy, "cuda" a GPU (docs/gpu.md), "auto" a GPU if
+        there is one that works.
+    matmul_precision : {"float32", "tf32"}
+        Of a GPU's products of float32 matrices; TF32 is faster and keeps 10 of 23 bits of factors.
     n_threads : int or None
         Threads of a training step; None takes as many as there are processors and work for. Results
         do not depend on it.
@@ -77,6 +80,7 @@ class VAE(Estimator):
         epochs=20,
         dtype="float32",
         device="cpu",
+        matmul_precision="float32",
         n_threads=None,
         random_state=None,
         verbose=0,
@@ -96,6 +100,7 @@ class VAE(Estimator):
         self.epochs = epochs
         self.dtype = dtype
         self.device = device
+        self.matmul_precision = matmul_precision
         self.n_threads = n_threads
         self.random_state = random_state
         self.verbose = verbose
@@ -107,11 +112,13 @@ class VAE(Estimator):
         """Train from new parameters on X (n, D) for `epochs` passes; y is ignored.
 
         X may be a SciPy sparse matrix, or an np.memmap of any real dtype: their rows are fetched
-        as they are needed. An array of another dtype than the model's is converted as a whole.
+        as they are needed. A cupy.ndarray is trained on where it is. An array of another dtype than
+        the model's is converted as a whole.
         X_valid (m, D): held-out rows; their mean ELBO after each epoch is history_["valid_elbo"].
-        checkpoints: a folder; after every epoch, every minute and when it is interrupted, training
-        leaves the model there as checkpoint.safetensors, and the one with the best held-out ELBO
-        as best.safetensors. `load` and `resume` go on from there.
+        checkpoints: a folder; after every epoch (some of them, if they take milliseconds), every
+        minute and when it is interrupted, training leaves the model there as
+        checkpoint.safetensors, and the one with the best held-out ELBO as best.safetensors. `load`
+        and `resume` go on from there.
         """
         self._check_settings()
         array = self._check_new(X, "X")
@@ -124,7 +131,7 @@ class VAE(Estimator):
             self._state.data = self._fingerprints(array, X_valid)
             if keep:
                 keep.begin()
-        self._train(array, X_valid, self.epochs, keep)
+        self._train(X if on_gpu(X) else array, X_valid, self.epochs, keep)
         return self
 
     @one_at_a_time
@@ -141,17 +148,17 @@ class VAE(Estimator):
         X_valid = self._check_valid(X_valid, array.shape[1], X)
         validation.compare_data(self._state.data, self._fingerprints(array, X_valid))
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
-        self._train(array, X_valid, self.epochs, keep)
+        self._train(X if on_gpu(X) else array, X_valid, self.epochs, keep)
         return self
 
     @one_at_a_time
     def partial_fit(self, X, y=None):
         """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
         self._check_settings()
-        X = self._check_X_to_train(X)
+        array = self._check_X_to_train(X)
         self._state.begin_pass()
         self._state.data = {}  # may be other data than those of the passes before
-        self._train(X, None, self._state.epochs + 1)
+        self._train(X if on_gpu(X) else array, None, self._state.epochs + 1)
         return self
 
     # --- use ------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from scipy.sparse import issparse
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from minivae.backend import DEVICES, check_device
+from minivae.backend import PRECISIONS, parse_device
 from minivae.kernels import ACTIVATIONS, BINARIZE, LIKELIHOODS, OPTIMIZERS
-from minivae.rows import mapped, parts
+from minivae.rows import mapped, on_gpu, parts
 
 SETTINGS = {
     "latent_dim": [Interval(Integral, 1, None, closed="left")],
@@ -30,7 +30,8 @@ SETTINGS = {
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "epochs": [Interval(Integral, 1, None, closed="left")],
     "dtype": [StrOptions({"float32", "float64"})],
-    "device": [StrOptions(set(DEVICES))],
+    "device": [str],
+    "matmul_precision": [StrOptions(set(PRECISIONS))],
     "n_threads": [Interval(Integral, 1, None, closed="left"), None],
     "random_state": [Interval(Integral, 0, 2**63 - 1, closed="both"), np.random.RandomState, None],
     "verbose": ["verbose"],
@@ -54,7 +55,7 @@ def check_settings(vae):
     for name in ("beta", "learning_rate", "weight_decay"):
         if not is_finite(getattr(vae, name)):
             raise ValueError(f"{name} must be finite, got {getattr(vae, name)!r}")
-    check_device(vae.device)
+    parse_device(vae.device)
     if vae.posterior == "full":
         raise NotImplementedError('posterior="full" is not built yet; use posterior="diagonal"')
     check_binarize(vae)
@@ -99,7 +100,9 @@ def seed_of(random_state):
 
 def check_form(X, estimator, dtype, name="X"):
     """X as numbers (n, D): a C-contiguous array, or a CSR matrix for a sparse one; a np.memmap
-    stays what it is."""
+    stays what it is; what is on a GPU is copied, for the checks and for all but training."""
+    if on_gpu(X):
+        X = copy_from_gpu(X, parse_device(estimator.device), dtype, name)
     if mapped(X):
         if X.ndim != 2 or X.size == 0 or X.dtype.kind not in "biuf":
             raise ValueError(
@@ -109,6 +112,27 @@ def check_form(X, estimator, dtype, name="X"):
         return X
     return as_array(X, name, dtype=dtype, order="C", accept_sparse="csr", ensure_all_finite=False,
                     estimator=estimator)  # fmt: skip
+
+
+def copy_from_gpu(X, device, dtype, name):
+    """A cupy.ndarray as a NumPy array; ValueError for one that training could not use as it is."""
+    machine, index = device
+    if not hasattr(X, "get") or machine not in ("cuda", "auto"):
+        raise ValueError(
+            f'{name} is a {type(X).__name__} on a GPU, expected a cupy.ndarray and device="cuda", '
+            f"or a NumPy array: cupy.asnumpy({name})"
+        )
+    if X.device.id != index:
+        raise ValueError(
+            f'{name} is on GPU {X.device.id}, expected it on GPU {index}, that of device="cuda'
+            f'{(index and f":{index}") or ""}": copy it there, or choose the other device'
+        )
+    if X.dtype != dtype or not X.flags.c_contiguous:
+        raise ValueError(
+            f"{name} is a GPU's array of {X.dtype} with strides {X.strides}, expected C-contiguous "
+            f"{dtype}, as the model is: cupy.ascontiguousarray({name}, {np.dtype(dtype).name!r})"
+        )
+    return X.get()
 
 
 def as_array(X, name, **options):

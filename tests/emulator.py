@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -31,7 +32,16 @@ _folder = tempfile.TemporaryDirectory(prefix="cuda_on_cpu_")
 
 
 class DeviceArray(np.ndarray):
-    """An array that only kernels may read and write; the host can cut views of it."""
+    """An array that only kernels may read and write; the host can cut views of it.
+
+    It has what tells a cupy.ndarray from others, and `get`, which copies it to the host.
+    """
+
+    __cuda_array_interface__ = None
+    device = SimpleNamespace(id=0)
+
+    def get(self):
+        return self.view(np.ndarray).copy()
 
     def _refuse(self, *args, **kwargs):
         raise TypeError("the host cannot read or write an array on the device")

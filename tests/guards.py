@@ -51,7 +51,7 @@ def without_noise(machine):
 
 def running(machine):
     """Context in which every estimator runs on this machine, whatever its device."""
-    return mock.patch("minivae.estimator.machine", lambda device: machine)
+    return mock.patch("minivae.estimator.machine", lambda *device: machine)
 
 
 def estimator(X, **settings):

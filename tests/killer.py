@@ -64,7 +64,7 @@ def unreadable(folder):
 
 
 def main(kills, seed):
-    checkpoints.SECONDS = training.CHUNK_SECONDS = 0.0
+    checkpoints.SECONDS = checkpoints.SHARE = training.CHUNK_SECONDS = 0.0
     draw = random.Random(seed)
     X = np.random.default_rng(seed).standard_normal((200, 5))
     np.save("data.npy", X)

@@ -36,9 +36,9 @@ ALLOWED = {
     " .objective .parameters .rows",
     "minivae/training.py": "stdlib numpy tqdm .kernels .kernels.reference .backend .divergence"
     " .evaluation .interrupts .objective .parameters .rows",
-    "minivae/datasets.py": "stdlib numpy pandas pooch scipy sklearn",
+    "minivae/datasets.py": "stdlib numpy pandas pooch sklearn",
     "minivae/storage.py": "stdlib numpy safetensors",
-    "minivae/checkpoints.py": "stdlib numpy .storage .training",
+    "minivae/checkpoints.py": "stdlib numpy .storage .training .validation",
     "minivae/plots.py": "stdlib matplotlib numpy scipy",
     "minivae/validation.py": "stdlib numpy scipy sklearn .kernels .backend .rows",
     "minivae/estimator.py": "stdlib numpy sklearn .kernels .backend .evaluation .parameters .rows"

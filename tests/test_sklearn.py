@@ -83,7 +83,7 @@ ODD = dict(  # a value for every setting that is not the default, each of them i
     binarize="threshold", posterior="full", beta=np.float64(2.5), optimizer="sgd",
     learning_rate=np.float64(0.01), momentum=0.5, weight_decay=0.125, batch_size=np.int32(7),
     epochs=3, dtype="float64", device="cuda", n_threads=2,
-    random_state=np.random.RandomState(3), verbose=1,
+    random_state=np.random.RandomState(3), verbose=1, matmul_precision="half",
 )  # fmt: skip
 
 

@@ -12,13 +12,14 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from numba.core import caching
 from safetensors.numpy import save_file
 
-from minivae import VAE, checkpoints, cli, commands, datasets, runs, storage, training
+from minivae import VAE, backend, checkpoints, cli, commands, datasets, runs, storage, training
 from minivae.kernels import native
 
 RNG = np.random.default_rng(0)
@@ -82,6 +83,22 @@ def give(make, settings=None, names=("fit", "partial_fit", "transform", "X_valid
 def use(names=("fit", "partial_fit"), **settings):
     """As settings, for a fitted model."""
     return [lambda w, n=n: partial(getattr(w.model.set_params(**settings), n), X) for n in names]
+
+
+def no_gpu(ways):
+    """As where no GPU works."""
+
+    def without(w, way):
+        action = way(w)
+
+        def act():
+            backend._cuda.cache_clear()
+            with mock.patch("minivae.backend._find", lambda *words: "there is no GPU"):
+                return action()
+
+        return act
+
+    return [partial(without, way=way) for way in ways]
 
 
 def each(name, *bad):
@@ -366,6 +383,7 @@ def at_once(w):
 START = """
 import os, numpy as np
 from pathlib import Path
+from unittest import mock
 from minivae import VAE
 X = np.eye(16, dtype="f4")
 def fit(seed=0):
