@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ WORDS = """--hidden 6 --epochs 4 --batch-size 16 --likelihood gaussian --seed 3 
 
 def start(words):
     """Process number of a fork that runs the command; what it says goes to run.log."""
-    process = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # BLAS has threads; none of them works
+        process = os.fork()
     if process:
         return process
     code = 1
