@@ -165,9 +165,10 @@ class Minivae:
             self._epochs(self.X[: rest * self.problem.batch], 1)
 
     def _epochs(self, X, epochs):
+        crew = self.training.make_crew(self.machine, self.recipe, self.state, X, None)
         self.training.train(
-            self.machine, self.recipe, self.state, X, X_valid=None,
-            last_epoch=self.state.epochs + epochs, n_threads=None, show=False,
+            self.machine, self.recipe, self.state, X, None, self.state.epochs + epochs, crew,
+            show=False,
         )  # fmt: skip
 
     def loss_and_gradients(self, x, eps):

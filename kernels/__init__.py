@@ -22,6 +22,8 @@ BERNOULLI, GAUSSIAN = range(2)
 BINARIZE = (None, "threshold", "stochastic")
 KEEP, THRESHOLD, STOCHASTIC = range(3)
 
+PRECISIONS = ("float32", "tf32")  # of a GPU's products of float32 matrices
+
 OPTIMIZERS = ("sgd", "adagrad", "adam")
 SGD, ADAGRAD, ADAM = range(3)
 

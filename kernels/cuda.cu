@@ -311,8 +311,8 @@ extern "C" __global__ void gather(const REAL *data, const i64 *rows, const i64 *
   x[(i64)blockIdx.x * columns + j] = data[row * columns + j];
 }
 
-extern "C" __global__ void all_finite(const REAL *nll, const REAL *kl, i64 *counters, int size) {
-  const int i = blockIdx.x * BLOCK + threadIdx.x;
+extern "C" __global__ void all_finite(const REAL *nll, const REAL *kl, i64 *counters, i64 size) {
+  const i64 i = (i64)blockIdx.x * BLOCK + threadIdx.x;
   if (i < size && !(finite_(nll[i]) && finite_(kl[i]))) counters[FAILED] = 1;  // all write the same
 }
 

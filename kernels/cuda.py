@@ -7,13 +7,14 @@ describes it; everything that can be wrong with a machine is found by `find`, in
 import contextlib
 import ctypes
 import functools
+import threading
 import warnings
 
 import numpy as np
 
+from . import PRECISIONS
 from .launches import BLOCK, SOURCE, Table, definitions
 
-PRECISIONS = ("float32", "tf32")  # of matrix products of float32 arrays
 WORKSPACE_BYTES = 2**25  # of cuBLAS: as NVIDIA advises for Hopper, and enough for older cards
 KNOWN_ANSWER = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Philox, all arguments 0
 
@@ -77,6 +78,7 @@ class Card:
 
     def __init__(self, cupy, index, matmul_precision):
         self.cupy, self.index, self.kernels = cupy, index, {}
+        self.lock = threading.RLock()
         with cupy.cuda.Device(index):
             self.stream = cupy.cuda.Stream(non_blocking=True)  # the default one cannot be captured
         self.workspace = self.empty((WORKSPACE_BYTES,), np.uint8)

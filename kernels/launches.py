@@ -8,6 +8,7 @@ A device is an object with these methods; `cuda.Card` is a GPU, and tests have o
     address(name, array)     where it begins; TypeError or ValueError if it is not on this device
     launch(dtype, kernel, grid, values)   values: NumPy scalars, of the types that the kernel takes
     capture(body)            records what body() launches, runs nothing; call the result to run it
+    lock                     for whoever uses the device: one thread at a time
     product                  None, or what computes out = a @ b in place of `cuda.cu`: f(a, b, out)
 
 Nothing else crosses between host and device. No twin allocates, waits or reads a result back,
@@ -26,6 +27,7 @@ from . import IDENTITY, LOGVAR_BOUND, NEGLIGIBLE, RELU, SIGMOID, SOFTPLUS, TANH
 
 SOURCE = Path(__file__).with_name("cuda.cu")
 BLOCK, WARP, TILE = 256, 32, 16  # threads of a block, of a warp; rows and columns of a tile
+MAX_GRID_Y = 65535  # of any CUDA device
 STEP, POSITION, FAILED = range(3)  # of the counters
 REALS = {np.dtype("float32"): "float", np.dtype("float64"): "double"}
 SCALARS = {"int": np.int32, "i64": np.int64, "u32": np.uint32, "u8": np.bool_, "double": np.float64}
@@ -68,6 +70,8 @@ def launch(device, dtype, kernel, grid, *arguments):
         else:
             check_dtype(name, given, scalar)
             values.append(np.uint64(device.address(name, given)))
+    if grid[1] > MAX_GRID_Y:
+        raise ValueError(f"{kernel} got a matrix of too many columns: {grid[1]} blocks of them")
     if 0 not in grid:
         device.launch(np.dtype(dtype), kernel, grid, values)
 

@@ -13,7 +13,6 @@ from minivae import objective
 from minivae.parameters import Plan, Workspace
 
 DEVICES = ("auto", "cpu", "cuda", "reference")
-PRECISIONS = ("float32", "tf32")  # of a GPU's products of float32 matrices
 
 
 def machine(device, matmul_precision="float32"):
@@ -30,11 +29,11 @@ def machine(device, matmul_precision="float32"):
     return _cuda(index, matmul_precision) if name == "cuda" else _bound(name)
 
 
-def check_device(device):
+def check_device(device, matmul_precision="float32"):
     """Raise unless there is a machine for the device."""
     name, index = parse_device(device)
     if name == "cuda":
-        _cuda(index, "float32")
+        _cuda(index, matmul_precision)
 
 
 def parse_device(device):

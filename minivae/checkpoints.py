@@ -27,7 +27,7 @@ class Checkpoints:
     def __init__(self, model, folder):
         if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
             raise ValueError(f"checkpoints must be a folder, got {folder!r}")
-        self.model, self.folder, self.best = model, Path(folder), None
+        self.model, self.folder = model, Path(folder)
         self.written, self.took = time.monotonic(), 0.0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -37,32 +37,51 @@ class Checkpoints:
             ) from error
 
     def begin(self):
-        """Write where training starts, which also shows whether the folder can be written to."""
-        self("end")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.folder / storage.BEST)  # of an earlier training
+        """For a new training: write where it starts; the best of an earlier one goes."""
+        self._write()
+        self._remove_best()
+
+    def go_on(self):
+        """For one that goes on: keep the best, if it is this training's."""
+        with contextlib.suppress(storage.StorageError):
+            facts = storage.read(self.folder / storage.BEST)[1]
+            ours, past = facts_of(self.model), facts["history"].get("valid_elbo", [])
+            same = all(facts[name] == ours[name] for name in ("seed", "data", "n_features"))
+            if not same or past != ours["history"].get("valid_elbo", [])[: len(past)]:
+                self._remove_best()
+        self._write()
 
     def __call__(self, event):
         """After "batches" write now and then, after an "epoch" mostly, at the "end" always.
 
         Where epochs take milliseconds some are left out, so that writing takes a tenth of the time.
         """
+        state = self.model._state
         *before, now = self.model.history_.get("valid_elbo") or [np.nan]
         if event == "epoch" and now > np.nanmax([-np.inf, *before]):
-            arrays = {name: array.copy() for name, array in self.model._state.arrays().items()}
-            self.best = arrays, facts_of(self.model)
+            arrays = {name: array.copy() for name, array in state.arrays().items()}
+            state.best = arrays, facts_of(self.model)
         pause = {"batches": SECONDS, "epoch": SHARE * self.took, "end": 0.0}[event]
         if time.monotonic() - self.written >= pause:
             self._write()
 
+    def write_best(self):
+        """Write the best epoch, if that is still to be done when training ends."""
+        if self.model._state.best:
+            storage.write(self.folder / storage.BEST, *self.model._state.best)
+            self.model._state.best = ()
+
     def _write(self):
         begin = time.monotonic()
-        if self.best:
-            storage.write(self.folder / storage.BEST, *self.best)
+        self.write_best()
         storage.write(self.folder / storage.CHECKPOINT, self.model._state.arrays(),
                       facts_of(self.model))  # fmt: skip
-        self.best, self.written = None, time.monotonic()
+        self.written = time.monotonic()
         self.took = self.written - begin
+
+    def _remove_best(self):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.folder / storage.BEST)
 
 
 def facts_of(model):
@@ -70,11 +89,7 @@ def facts_of(model):
     state, settings = model._state, model.get_params()
     if not isinstance(model.random_state, Integral):
         settings["random_state"] = None  # seed_ says what it stood for
-    history = {
-        name: [None if value != value else value for value in values]  # NaN
-        for name, values in state.history.items()
-        if name != "seconds"
-    }
+    del settings["verbose"]  # it is of the user, not of the model
     return {
         "model": KIND,
         "settings": settings,
@@ -86,7 +101,16 @@ def facts_of(model):
         "rows": state.rows,
         "totals": state.totals.tolist(),
         "data": state.data,
-        "history": history,
+        "history": plain(state.history),
+    }
+
+
+def plain(history):
+    """A history for files: without the seconds, None for what is not finite, as JSON has none."""
+    return {
+        name: [value if np.isfinite(value) else None for value in values]
+        for name, values in history.items()
+        if name != "seconds"
     }
 
 
@@ -100,6 +124,8 @@ def load(make, path, part):
             raise ValueError(f"it is a {facts['model']!r}, and only {KIND!r} is known")
         settings = dict(facts["settings"])
         settings["hidden_layer_sizes"] = tuple(settings["hidden_layer_sizes"])
+        if len(settings["hidden_layer_sizes"]) > len(arrays):  # a trap, of very many layers
+            raise ValueError("it has more hidden layers than arrays")
         model = make(**settings)
         model._validate_params()
         check_settings(model)  # but not the device: that is of the computer it was trained on
@@ -155,8 +181,11 @@ def check_facts(facts):
     if len(facts["totals"]) != 2 or not all(map(is_number, facts["totals"])):
         raise ValueError(f"totals must be two numbers, got {facts['totals']!r}")
     for name, print_ in facts["data"].items():
-        if set(print_) != {"rows", "features", "sha256"}:
+        kinds = {key: type(value) for key, value in print_.items()}
+        if kinds != {"rows": int, "features": int, "sha256": str}:
             raise ValueError(f"data must have a fingerprint for {name!r}")
+    if facts["data"] and facts["rows"] >= facts["data"]["X"]["rows"]:
+        raise ValueError("rows must be fewer than the data have")
     for name, values in facts["history"].items():
         if type(values) is not list or len(values) > facts["epochs"]:
             raise ValueError(f"history must have a list of one value per epoch for {name!r}")

@@ -66,7 +66,7 @@ OPTIONS = {  # name: (keywords of argparse or choices, default, help)
     "--epochs": (INT, None, f"passes over the data (default: {EPOCHS}, or {UPDATES} updates)"),
     "--dtype": (("float32", "float64"), "float32", "of all computations"),
     "--device": (("cpu", "reference", "auto", "cuda"), "cpu",
-        "cpu: compiled; reference: plain NumPy; auto: the fastest there is"),
+        "cpu: compiled; reference: plain NumPy; cuda: a GPU; auto: a GPU that works, else cpu"),
     "--matmul-precision": (("float32", "tf32"), "float32", "of a GPU's matrix products"),
     "--n-threads": (INT, None, "threads of an update (default: as many as pay)"),
     "--seed": (INT | {"type": lambda word: whole(word, 0)}, 0, "of all random draws"),

@@ -22,18 +22,10 @@ EPOCHS, UPDATES = 20, 3000  # by default so many passes, and more if those are t
 
 def train(args):
     """Train a VAE, and leave the model and pictures in a folder."""
-    settings = {name: getattr(args, name) for name in minivae.VAE().get_params() if name in args}
-    settings |= {"epochs": args.epochs or EPOCHS, "random_state": args.seed}
-    vae, facts = minivae.VAE(**settings), {name: getattr(args, name) for name in runs.FACTS}
-    vae._check_settings()
-    runs.check_folder(args.out, args.overwrite, args.resume)
-    past = runs.reopen(args.out, args.given) if args.resume else None
-    if past:
-        vae, facts = past
-        vae.set_params(n_threads=args.n_threads, epochs=args.given.get("epochs", vae.epochs))
-    data = datasets.load(facts["data"], args.data_dir or facts["data_dir"], facts["test_fraction"],
-                         facts["image_shape"])  # fmt: skip
+    vae, facts, past = new_or_old_run(args)
     with about(facts["data"]):
+        data = datasets.load(facts["data"], facts["data_dir"], facts["test_fraction"],
+                             facts["image_shape"])  # fmt: skip
         vae._check_X_to_train(data.train)
         vae._check_X_to_train(data.test)
     if args.epochs is None and not past:
@@ -50,9 +42,11 @@ def train(args):
     elif args.resume:
         say(f"nothing to resume in {args.out}: a new run")
     note_on_data(vae, data.train, say)
-    with runs.alone_in(args.out), leaving_at_once():
+    with runs.alone_in(args.out), leaving_at_once(args.out):
         begin = time.perf_counter()
-        if not past:
+        if past:
+            runs.check_still(args.out, vae)
+        else:
             runs.check_folder(args.out, args.overwrite, args.resume)  # now that it is ours
             runs.remove_results(args.out)
             runs.write_history(args.out, facts)
@@ -63,10 +57,7 @@ def train(args):
         seconds = time.perf_counter() - begin
         elbo = vae.elbo(data.test, n_samples=10, random_state=0)
         vae.save(args.out / runs.MODEL)
-        history = {name: values for name, values in vae.history_.items() if name != "seconds"}
-        runs.write_history(
-            args.out, {**facts, "held_out_elbo": float(elbo.mean()), "history": history}
-        )
+        runs.write_history(args.out, facts, vae, held_out_elbo=float(elbo.mean()))
         for name, figure in pictures(vae, data, facts["seed"]):
             save_figure(figure, args.out / name)
 
@@ -76,8 +67,25 @@ def train(args):
     say(f"next, try: minivae gradcheck {args.out}   or: minivae sample {args.out}")
 
 
+def new_or_old_run(args):
+    """(VAE, facts of the run, whether it goes on with an old one), all checked but the data."""
+    settings = {name: getattr(args, name) for name in minivae.VAE().get_params() if name in args}
+    settings |= {"epochs": args.epochs or EPOCHS, "random_state": args.seed}
+    vae, facts = minivae.VAE(**settings), {name: getattr(args, name) for name in runs.FACTS}
+    vae._check_settings()
+    runs.check_folder(args.out, args.overwrite, args.resume)
+    past = runs.reopen(args.out, args.given) if args.resume else None
+    if past:
+        vae, facts = past
+        facts |= {name: args.given[name] for name in ("data", "data_dir") if name in args.given}
+        vae.set_params(**{n: args.given[n] for n in ("epochs", "n_threads") if n in args.given})
+    elif args.resume:
+        runs.check_begun(args.out, args.given)
+    return vae, facts, bool(past)
+
+
 @contextlib.contextmanager
-def leaving_at_once():
+def leaving_at_once(folder):
     """Within the block, Ctrl-C and termination end the process with one line and 130 or 143.
 
     While it trains, `fit` puts them off until it has stored the model; files are replaced whole.
@@ -85,7 +93,8 @@ def leaving_at_once():
 
     def leave(number, frame):
         word = "interrupted" if number == signal.SIGINT else "terminated"
-        os.write(2, f"minivae: {word}; go on with the same command and --resume\n".encode())
+        go_on = f"minivae: {word}; go on with: minivae train --resume --out {folder}\n"
+        os.write(2, go_on.encode())
         os._exit(128 + number)
 
     usual = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -256,7 +265,8 @@ def save_figure(figure, path):
 
 def note(line):
     """Print a line beside the results."""
-    print(line, file=sys.stderr)
+    if sys.stderr:  # it may be closed
+        print(line, file=sys.stderr)
 
 
 def note_on_data(vae, X, say=note):

@@ -11,7 +11,7 @@ from minivae.backend import check_device, machine
 from minivae.kernels import BINARIZE, LIKELIHOODS
 from minivae.parameters import named_views, plan_model
 from minivae.rows import fingerprint
-from minivae.training import State, make_recipe, train
+from minivae.training import State, make_crew, make_recipe, train
 
 
 class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -57,7 +57,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Raise unless the settings are right, and this computer has the device."""
         self._validate_params()
         validation.check_settings(self)
-        check_device(self.device)
+        check_device(self.device, self.matmul_precision)
 
     def _check_X(self, X):
         """X as a C-contiguous array with the features of the model, which has parameters."""
@@ -146,10 +146,20 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _decode(self, Z):
         return evaluation.decode(*self._model, Z)
 
-    def _train(self, X, X_valid, last_epoch, keep=None):
+    def _crew(self, X):
+        """Who trains on X, with all memory that it takes."""
+        with validation.named_memory(f"batch_size={self.batch_size} on {X.shape[0]} rows"):
+            recipe = make_recipe(self, self.seed_)
+            return make_crew(self._model[0], recipe, self._state, X, self.n_threads)
+
+    def _train(self, crew, X, X_valid, last_epoch, keep=None):
         recipe = make_recipe(self, self.seed_)
-        train(self._model[0], recipe, self._state, X, X_valid, last_epoch, self.n_threads,
-              show=bool(self.verbose), keep=keep)  # fmt: skip
+        try:
+            train(self._model[0], recipe, self._state, X, X_valid, last_epoch, crew,
+                  show=bool(self.verbose), keep=keep)  # fmt: skip
+        finally:
+            if keep:
+                keep.write_best()
 
     def _fingerprints(self, X, X_valid):
         given = {"X": X} if X_valid is None else {"X": X, "X_valid": X_valid}

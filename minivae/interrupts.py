@@ -4,6 +4,13 @@ import contextlib
 import signal
 import threading
 
+CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the clock and at Ctrl-C
+
+
+def paced(steps, seconds):
+    """How many steps take CHUNK_SECONDS, if `steps` of them took so long."""
+    return max(1, int(steps * min(2.0, CHUNK_SECONDS / seconds)))
+
 
 @contextlib.contextmanager
 def put_off(*signals):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from minivae import objective
+from minivae.interrupts import paced
 from minivae.kernels.launches import (
     Control,
     Counter,
@@ -24,7 +25,6 @@ from minivae.kernels.launches import (
 )
 from minivae.parameters import Workspace
 
-CHUNK_SECONDS = 0.1  # how long replays go on between two looks at the clock and at Ctrl-C
 FIRST_CHUNK = 16  # steps
 MARGIN = 0.95  # of the memory that is free, as allocations are rounded up
 # Of the program, what cuts views and works on any array, and what computes.
@@ -54,6 +54,17 @@ def make_machine(device, bound):
     )
 
 
+def in_turn(method):
+    """The Crew's method, one thread after the other: a device has one stream, for one capture."""
+
+    @functools.wraps(method)
+    def call(self, *arguments):
+        with self.device.lock:
+            return method(self, *arguments)
+
+    return call
+
+
 def hosted(device, function, constant=()):
     """A function of arrays on the device as one of NumPy arrays, with the same side effects.
 
@@ -63,16 +74,17 @@ def hosted(device, function, constant=()):
 
     def run(*arguments):
         there = {}  # id of an array: itself, its copy on the device, whether that may be written
-        result = function(
-            *[
-                _put(device, value, name not in constant, there)
-                for value, name in zip(arguments, names, strict=True)
-            ]
-        )
-        for value, copy, may_be_written in there.values():
-            if may_be_written:
-                value[...] = device.download(copy)
-        return result if result is None or isinstance(result, bool) else device.download(result)
+        with device.lock:
+            result = function(
+                *[
+                    _put(device, value, name not in constant, there)
+                    for value, name in zip(arguments, names, strict=True)
+                ]
+            )
+            for value, copy, may_be_written in there.values():
+                if may_be_written:
+                    value[...] = device.download(copy)
+            return result if result is None or isinstance(result, bool) else device.download(result)
 
     return run
 
@@ -113,6 +125,7 @@ class Crew:
         self.store()
         self.graphs, self.buffers, self.state, self.given = {}, None, None, None
 
+    @in_turn
     def run(self, recipe, state, data, rows):
         """Train on these rows of data (N, D); how many steps were made, as `objective.train` does.
 
@@ -128,7 +141,7 @@ class Crew:
         totals = self.buffers.totals
         self.device.upload(state.totals, totals)
         self.control.start(state.steps, recipe.learning_rate)
-        self.stored = None  # neither stored nor to be stored, should anything happen now
+        self.stored = False
         for _ in range(full):
             graphs[0]()
         made = self.control.step() - state.steps
@@ -136,30 +149,38 @@ class Crew:
             graphs[1]()
             made = self.control.step() - state.steps
         state.totals[:] = self.device.download(totals)
-        self.stored = False
         seconds = time.perf_counter() - begin
         if len(rows) > (self.steps - 1) * batch:  # not the short rest of an epoch
-            self.steps = max(1, int(self.steps * min(2.0, CHUNK_SECONDS / seconds)))
+            self.steps = paced(self.steps, seconds)
         return made
 
+    @in_turn
+    def reserve(self, recipe, data):
+        """Take the memory for training on data (N, D); MemoryError says what would fit."""
+        self.buffers = self._allocate(recipe, data, type(data) is np.ndarray)
+
+    @in_turn
     def store(self):
         """Bring parameters and moments back into the State that was trained, if they changed."""
-        if self.stored is False:
+        if not self.stored:
             self.state.theta[:] = self.device.download(self.buffers.theta)
             self.state.moments[:] = self.device.download(self.buffers.moments)
             self.stored = True
 
+    @in_turn
     def finite(self, state):
         """Whether all parameters are; asked on the device, for the State that is trained."""
         assert state is self.state
         return self.table.all_finite(self.buffers.theta, self.buffers.theta)
 
     @property
+    @in_turn
     def gradient(self):
         """The gradient (P,) of the last step, a copy."""
         return self.device.download(self.buffers.gradient)
 
     @property
+    @in_turn
     def work(self):
         """The Workspace as the last step left it, a copy."""
         return Workspace(*map(self.device.download, self.buffers.work))
@@ -178,14 +199,14 @@ class Crew:
             contiguous(data=data)
         held, batch = self.buffers, min(recipe.batch_size, len(rows))
         fits = held and len(data) <= held.order.size and batch <= held.work.nll.size
-        if not fits or not (here or data is held.data):
+        if not fits or not (held.own if here else data is held.data):
             self.store()
             self.buffers, self.state, self.given, self.graphs = None, None, None, {}
             self.buffers = self._allocate(recipe, data, here)
         if here and data is not self.given:
             self.device.upload(np.ascontiguousarray(data), self.buffers.data[: len(data)])
         self.given = data
-        if state is not self.state or self.stored is None:
+        if state is not self.state:
             self.store()
             self.device.upload(state.theta, self.buffers.theta)
             self.device.upload(state.moments, self.buffers.moments)
@@ -202,6 +223,7 @@ class Crew:
                 moments=empty((2, P), dtype),
                 gradient=empty((P,), dtype),
                 data=empty(data.shape, dtype) if here else data,
+                own=here,  # else it is the caller's, and is never written to
                 order=empty((len(data),), np.int64),
                 totals=empty((2,), np.float64),
                 work=Workspace(

@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import math
 import os
 from pathlib import Path
 
 import minivae
-from minivae import storage
+from minivae import datasets, storage
 from minivae.storage import BEST, CHECKPOINT
 
 MODEL, HISTORY = "model.safetensors", "history.json"
@@ -26,9 +27,10 @@ def check_folder(folder, overwrite, resume):
         there = {path.name for path in folder.iterdir()}
         begun = CHECKPOINT in there or there <= {BEST, HISTORY, *PICTURES}  # killed very early
         if there and not overwrite and not (resume and begun):
-            raise ValueError(f"--out: the folder {folder} is not empty; choose another one, go on "
-                             "with an interrupted run: --resume, or replace what an earlier run "
-                             "left there: --overwrite")  # fmt: skip
+            going_on = "" if resume else "go on with an interrupted run: --resume, or "
+            raise ValueError(f"--out: the folder {folder} is not empty; choose another one, "
+                             f"{going_on or 'or '}replace what an earlier run left there: "
+                             "--overwrite")  # fmt: skip
     folders = (folder, *folder.parents)
     for path in (*folders, *(folder / name for name in FILES)):
         right = path.is_dir() if path in folders else path.is_file() and not path.is_symlink()
@@ -52,8 +54,13 @@ def remove_results(folder):
         (folder / name).unlink(missing_ok=True)
 
 
-def write_history(folder, facts):
-    """Write the facts of a run, a dict."""
+def write_history(folder, facts, vae=None, held_out_elbo=None):
+    """Write the facts of a run, and of a trained VAE what became of it."""
+    if vae:
+        from minivae.checkpoints import plain
+
+        elbo = held_out_elbo if math.isfinite(held_out_elbo) else None
+        facts = {**facts, "history": plain(vae.history_), "held_out_elbo": elbo}
     text = json.dumps(facts, indent=1, sort_keys=True, allow_nan=False) + "\n"
     storage.replace(folder / HISTORY, text.encode())
 
@@ -77,18 +84,38 @@ def reopen(folder, given):
     if not (folder / CHECKPOINT).is_file():
         return None
     vae, facts = minivae.VAE.load(folder / CHECKPOINT), read_history(folder)
-    before = vae.get_params() | {name: facts.get(name) for name in FACTS}
+    if not facts.keys() >= set(FACTS):
+        raise ValueError(f"--resume: {folder / HISTORY} does not say what the data were; go on in "
+                         "Python: minivae.VAE.load(...).resume(X)")  # fmt: skip
+    before = vae.get_params() | {name: facts[name] for name in FACTS}
+    if {given.get("data"), facts["data"]}.isdisjoint(datasets.NAMES):
+        before.pop("data")  # a file may have moved; what is in it will be compared
     lines = [
         f"--{OPTIONS.get(name, name).replace('_', '-')} was {before[name]!r}, and is now {value!r}"
         for name, value in given.items()
         if name not in FREE and name in before and _plain(before[name]) != _plain(value)
     ]
-    made = len(vae.history_.get("loss", ()))
-    if given.get("epochs", made) < made:
-        lines.append(f"--epochs is {given['epochs']}, and {made} are made")
+    begun = vae._state.epochs + (vae._state.rows > 0)
+    if given.get("epochs", begun) < begun:
+        lines.append(f"--epochs is {given['epochs']}, and {begun} have begun")
     if lines:
         raise ValueError(f"--resume: not the run in {folder}: {'; '.join(lines)}")
     return vae, facts
+
+
+def check_begun(folder, given):
+    """Raise if a run that has no checkpoint yet was begun with other data."""
+    data = read_history(folder).get("data")
+    if data not in (None, given.get("data", "digits")):
+        raise ValueError(f"--resume: the run in {folder} was begun with the data {data}, but not "
+                         "with a checkpoint: say all its options again")  # fmt: skip
+
+
+def check_still(folder, vae):
+    """Raise if the checkpoint is no longer the one that vae was loaded from."""
+    state = minivae.VAE.load(folder / CHECKPOINT)._state
+    if (state.steps, state.epochs) != (vae._state.steps, vae._state.epochs):
+        raise ValueError(f"--out: another minivae train was at work in {folder}; look, and go on")
 
 
 def _plain(value):

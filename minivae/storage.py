@@ -43,17 +43,18 @@ def write(path, arrays, facts):
     from safetensors.numpy import save
 
     path = name_of(path)
+    # safetensors would write strided arrays in their memory order, that is scrambled.
+    # Copied, as another thread may train on: what is hashed must be what is written.
+    arrays = {name: np.array(array, order="C") for name, array in arrays.items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise StorageError(f"{path}: not written, {name} has values that are NaN or infinite")
-    # safetensors would write strided arrays in their memory order, that is scrambled.
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     facts = {"format": FORMAT, **facts}
     try:
-        document = _document({**facts, "sha256": _digest(contiguous, facts)})
+        document = seal(arrays, facts)
     except ValueError as error:
         raise StorageError(f"{path}: not written, its history or settings hold {error}") from error
-    replace(path, save(contiguous, metadata={"minivae": document}))
+    replace(path, save(arrays, metadata={"minivae": document}))
 
 
 def name_of(path):
@@ -119,7 +120,7 @@ def clean(folder):
     for name in filter(TEMPORARY.fullmatch, os.listdir(folder)):
         path = os.path.join(folder, name)
         try:
-            handle = os.open(path, os.O_WRONLY)
+            handle = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))  # or a pipe waits
             try:
                 flock(handle, LOCK_EX | LOCK_NB)  # refused while its writer lives
                 os.unlink(path)
@@ -171,21 +172,21 @@ def read(path):
         raise StorageError(f"{path}: is not a regular file")
     try:
         with open(path, "rb") as file:
-            facts, start = _read_facts(path, file)
+            document, facts, start = _read_facts(path, file)
             arrays = load(start + file.read())
-        whole = facts.pop("sha256", None) == _digest(arrays, facts)
+        whole = document == _sealed(arrays, "{" + document[SEAL:])
     except FileNotFoundError as error:
         raise StorageError(f"{path}: there is no such file") from error
     except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{path}: is not a whole safetensors file ({error})") from error
     if not whole:
         raise StorageError(f"{path}: is damaged, its checksum is not that of its content")
-    facts.pop("format")
+    del facts["format"], facts["checksum"]
     return arrays, facts
 
 
 def _read_facts(path, file):
-    """(facts, the bytes read for them) at the beginning of an open model file."""
+    """(text of the facts, facts, all bytes read for them) at the beginning of an open file."""
     size, start = os.fstat(file.fileno()).st_size, file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(size - 8, MAX_HEADER):
@@ -204,7 +205,7 @@ def _read_facts(path, file):
         raise StorageError(
             f"{path}: has format {version}, this minivae reads {FORMAT}; update minivae"
         )
-    return facts, start
+    return document, facts, start
 
 
 def _parse(text):
@@ -227,8 +228,11 @@ def _parse(text):
 def compare(path, arrays, targets):
     """Raise unless {name: array}, read from path, are what {name: target} can hold."""
     if arrays.keys() != targets.keys():
-        odd = ", ".join(sorted(arrays.keys() ^ targets.keys()))
-        raise StorageError(f"{path}: arrays are missing or not expected: {odd}")
+        odd = sorted(arrays.keys() ^ targets.keys())
+        more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+        raise StorageError(
+            f"{path}: arrays are missing or not expected: {', '.join(odd[:5])}{more}"
+        )
     for name, target in targets.items():
         array = arrays[name]
         if array.shape != target.shape or array.dtype != target.dtype:
@@ -243,19 +247,21 @@ def compare(path, arrays, targets):
 # --- both ---------------------------------------------------------------------------------------
 
 
-def _digest(arrays, facts):
-    """Checksum of arrays and facts."""
-    digest = hashlib.sha256(_document(facts).encode())
+def seal(arrays, facts):
+    """Facts as JSON, always in the same order, behind a checksum of theirs and the arrays'."""
+    return _sealed(arrays, json.dumps(facts, sort_keys=True, allow_nan=False, default=_plain))
+
+
+def _sealed(arrays, document):
+    digest = hashlib.sha256(document.encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
         digest.update(memoryview(array).cast("B") if array.size else b"")
-    return digest.hexdigest()
+    return f'{{"checksum": "{digest.hexdigest()}", {document[1:]}'
 
 
-def _document(facts):
-    """Facts as JSON, always in the same order."""
-    return json.dumps(facts, sort_keys=True, allow_nan=False, default=_plain)
+SEAL = len(_sealed({}, "{"))  # letters before the first fact
 
 
 def _plain(value):

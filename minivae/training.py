@@ -2,6 +2,7 @@
 
 import functools
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,12 @@ from tqdm import tqdm
 from minivae.backend import processors
 from minivae.divergence import first_fault
 from minivae.evaluation import elbo
-from minivae.interrupts import put_off
+from minivae.interrupts import paced, put_off
 from minivae.kernels import BINARIZE, OPTIMIZERS, STREAM_ORDER, reference
 from minivae.objective import Recipe
 from minivae.parameters import Plan, initialise, make_workspace, named_views
 from minivae.rows import CHUNK_BYTES, fetch, streamed
 
-CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the clock and at Ctrl-C
 WORK_PER_THREAD = (
     5e6  # multiply-adds of a step below which a further thread costs more than it brings
 )
@@ -37,7 +37,9 @@ def one_at_a_time(method):
     def call(self, *args, **options):
         mine = object()
         if _in_training.setdefault(id(self), mine) is not mine:  # one operation: no race
-            raise RuntimeError("this estimator is being trained by another thread; train a clone")
+            raise RuntimeError(
+                "this estimator is being trained by another thread: wait, or train a clone"
+            )
         try:
             return method(self, *args, **options)
         finally:
@@ -76,6 +78,7 @@ class State:
     totals: np.ndarray = field(default_factory=lambda: np.zeros(2))  # its sums of nll and kl
     history: dict = field(default_factory=dict)  # name: one value per epoch
     data: dict = field(default_factory=dict)  # fingerprints of what `fit` was given
+    best: tuple = ()  # arrays and facts of the best epoch by held-out ELBO, while not yet stored
 
     @classmethod
     def new(cls, plan, seed, dtype):
@@ -104,7 +107,7 @@ class State:
         return arrays
 
 
-def train(machine, recipe, state, X, X_valid, last_epoch, n_threads, show, keep=None):
+def train(machine, recipe, state, X, X_valid, last_epoch, crew, show, keep=None):
     """Train state until last_epoch passes over X (n, D) are made, each recorded in its history.
 
     Goes on in the middle of a pass if state is there. X_valid (m, D) or None: its mean ELBO is
@@ -116,17 +119,22 @@ def train(machine, recipe, state, X, X_valid, last_epoch, n_threads, show, keep=
         return
     n = X.shape[0]
     line = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
-    crew = make_crew(machine, state.plan, min(recipe.batch_size, n), state.theta.dtype, n_threads)
     start = n * state.epochs + state.rows
     bar = tqdm(total=n * last_epoch, initial=start, bar_format=line, desc="compiling",
-               disable=not show)  # fmt: skip
+               disable=not show or sys.stderr is None)  # fmt: skip
     signals = (signal.SIGINT, signal.SIGTERM) if keep else (signal.SIGINT,)
     keep = brought_back(crew, keep) if keep else (lambda event: None)
     with put_off(*signals) as interrupted, crew, bar:
         while state.epochs < last_epoch:
             begin = time.perf_counter()
             while state.rows < n:
-                train_chunk(recipe, state, X, crew)
+                try:
+                    train_chunk(recipe, state, X, crew)
+                except FloatingPointError:
+                    raise
+                except BaseException:  # steps may have been made that are not counted
+                    state.data = {}  # so that resume, which promises equal bits, refuses
+                    raise
                 if bar.n == start:
                     bar.unpause()  # what was compiled until now says nothing of the time left
                 bar.set_description(f"epoch {state.epochs + 1}", refresh=False)
@@ -184,7 +192,8 @@ def train_chunk(recipe, state, X, crew):
         name = next(name for name, view in views if not np.isfinite(view).all())
         raise FloatingPointError(
             f"{name} became infinite or NaN in epoch {state.epochs + 1}, by batch "
-            f"{-(-state.rows // batch)} or shortly before, so training stopped. {advice(recipe)}"
+            f"{-(-state.rows // batch)} or shortly before, so training stopped. Go back "
+            f"to the last checkpoint, or fit anew. {advice(recipe)}"
         )
 
 
@@ -206,9 +215,9 @@ def norm(gradient):
 
 def end_epoch(state, values):
     """Count the pass and record its values; what was not recorded for an earlier one is NaN."""
-    for name, value in values.items():
+    for name in [*values, *(state.history.keys() - values.keys())]:
         past = state.history.setdefault(name, [])
-        past += [float("nan")] * (state.epochs - len(past)) + [value]
+        past += [np.nan] * (state.epochs - len(past)) + [values.get(name, np.nan)]
     state.epochs += 1
     state.begin_pass()
 
@@ -229,11 +238,15 @@ def brought_back(crew, keep):
     return store_and_keep
 
 
-def make_crew(machine, plan, batch, dtype, n_threads):
-    """Whoever trains on this machine: threads, or a device."""
-    if hasattr(machine, "crew"):
-        return machine.crew(plan, dtype, Order(machine.k))
-    return Crew(machine, plan, batch, dtype, n_threads)
+def make_crew(machine, recipe, state, X, n_threads):
+    """Whoever trains on X on this machine, threads or a device, with the memory that takes."""
+    plan, dtype = state.plan, state.theta.dtype
+    if not hasattr(machine, "crew"):
+        return Crew(machine, plan, min(recipe.batch_size, X.shape[0]), dtype, n_threads)
+    crew = machine.crew(plan, dtype, Order(machine.k))
+    if not streamed(X):
+        crew.reserve(recipe, X)
+    return crew
 
 
 class Order:
@@ -280,7 +293,7 @@ class Crew:
     def run(self, recipe, state, data, rows):
         """Train on these rows of data; how many steps were made, as in `objective.train`.
 
-        Afterwards `steps` is what takes CHUNK_SECONDS.
+        Afterwards `steps` is how many to run before the next look at the clock.
         """
         begin = time.perf_counter()
         data = data.view()
@@ -304,7 +317,7 @@ class Crew:
         made = [job.result() for job in jobs]
         seconds = time.perf_counter() - begin
         if len(rows) > (self.steps - 1) * recipe.batch_size:  # not the short rest of an epoch
-            self.steps = max(1, int(self.steps * min(2.0, CHUNK_SECONDS / seconds)))
+            self.steps = paced(self.steps, seconds)
         return made[0]
 
 

@@ -129,9 +129,11 @@ class VAE(Estimator):
             validate_data(self, X, skip_check_array=True)  # names, number of features
             self._start(*state)
             self._state.data = self._fingerprints(array, X_valid)
+            array = X if on_gpu(X) else array
+            crew = self._crew(array)
             if keep:
                 keep.begin()
-        self._train(X if on_gpu(X) else array, X_valid, self.epochs, keep)
+        self._train(crew, array, X_valid, self.epochs, keep)
         return self
 
     @one_at_a_time
@@ -147,8 +149,12 @@ class VAE(Estimator):
         array = self._check_X_to_train(X)
         X_valid = self._check_valid(X_valid, array.shape[1], X)
         validation.compare_data(self._state.data, self._fingerprints(array, X_valid))
+        array = X if on_gpu(X) else array
+        crew = self._crew(array)
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
-        self._train(X if on_gpu(X) else array, X_valid, self.epochs, keep)
+        if keep:
+            keep.go_on()
+        self._train(crew, array, X_valid, self.epochs, keep)
         return self
 
     @one_at_a_time
@@ -156,9 +162,11 @@ class VAE(Estimator):
         """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
         self._check_settings()
         array = self._check_X_to_train(X)
+        array = X if on_gpu(X) else array
+        crew = self._crew(array)
         self._state.begin_pass()
         self._state.data = {}  # may be other data than those of the passes before
-        self._train(X if on_gpu(X) else array, None, self._state.epochs + 1)
+        self._train(crew, array, None, self._state.epochs + 1)
         return self
 
     # --- use ------------------------------------------------------------------------------------
@@ -261,6 +269,7 @@ class VAE(Estimator):
 
     # --- files ----------------------------------------------------------------------------------
 
+    @one_at_a_time
     def save(self, path):
         """Write the model, the optimiser's state and the history to path, as safetensors.
 

@@ -11,8 +11,8 @@ from scipy.sparse import issparse
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from minivae.backend import PRECISIONS, parse_device
-from minivae.kernels import ACTIVATIONS, BINARIZE, LIKELIHOODS, OPTIMIZERS
+from minivae.backend import parse_device
+from minivae.kernels import ACTIVATIONS, BINARIZE, LIKELIHOODS, OPTIMIZERS, PRECISIONS
 from minivae.rows import mapped, on_gpu, parts
 
 SETTINGS = {

@@ -11,6 +11,7 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
+import threading
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,7 +87,7 @@ class Emulator:
         self.order, self.limit = order, limit
         self.source = source or launches.SOURCE.read_text()
         self.libraries, self.arrays, self.recording = {}, weakref.WeakValueDictionary(), None
-        self.launched = 0
+        self.launched, self.lock = 0, threading.RLock()
 
     def empty(self, shape, dtype):
         self._require_no_capture("allocates")

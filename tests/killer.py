@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minivae import VAE, StorageError, checkpoints, cli, training
+from minivae import VAE, StorageError, checkpoints, cli, interrupts
 
 WORDS = """--hidden 6 --epochs 4 --batch-size 16 --likelihood gaussian --seed 3 --n-threads 2
     --quiet --resume""".split()
@@ -67,7 +67,7 @@ def unreadable(folder):
 
 
 def main(kills, seed):
-    checkpoints.SECONDS = checkpoints.SHARE = training.CHUNK_SECONDS = 0.0
+    checkpoints.SECONDS = checkpoints.SHARE = interrupts.CHUNK_SECONDS = 0.0
     draw = random.Random(seed)
     X = np.random.default_rng(seed).standard_normal((200, 5))
     np.save("data.npy", X)

@@ -525,7 +525,7 @@ def test_resume_refuses_other_options_with_a_list_of_them(copy, files, capsys):
         "--learning-rate was 0.001, and is now 0.5",
         "--hidden was (5,), and is now (7, 3)",
         "--seed was 0, and is now 9",
-        "--epochs is 1, and 2 are made",
+        "--epochs is 1, and 2 have begun",
     ):
         assert words in err
     assert "--n-threads" not in err  # results do not depend on it
@@ -592,3 +592,60 @@ def test_a_run_that_is_not_complete_says_how_to_go_on(copy, capsys):
     assert code == 2 and f"minivae train --resume --out {copy}" in err
     assert call(capsys, "sample", copy / "checkpoint.safetensors")[0] == 0  # as it advises
     assert_picture(copy / "samples.png")
+
+
+def test_resume_finds_data_that_moved_by_what_is_in_them(copy, files, tmp_path, capsys):
+    moved = shutil.copy(files / "images.npz", tmp_path / "moved.npz")
+    train = ["train", moved, "--out", copy, "--resume", "--epochs", 3, "--quiet"]
+    assert call(capsys, *train)[0] == 0
+    assert json.loads((copy / "history.json").read_text())["data"] == str(moved)
+
+
+def test_resume_of_what_python_trained_says_how_to_go_on(tmp_path, capsys):
+    X = np.random.default_rng(0).random((20, 6))
+    settings = dict(hidden_layer_sizes=(3,), epochs=1, device="reference")
+    minivae.VAE(**settings).fit(X, checkpoints=tmp_path / "mine")
+    code, _, err = call(capsys, "train", "--resume", "--out", tmp_path / "mine")
+    assert code == 2 and "does not say what the data were" in err and ".resume(X)" in err
+
+
+def test_resume_does_not_train_on_other_data_than_the_run_was_begun_with(files, tmp_path, capsys):
+    """A run that was killed before its first checkpoint has only its history."""
+    (tmp_path / "run").mkdir()
+    runs.write_history(tmp_path / "run", {"data": f"{files}/images.npz"})
+    code, _, err = call(capsys, "train", "--resume", "--out", tmp_path / "run")
+    assert code == 2 and f"was begun with the data {files}/images.npz" in err
+    train = ["train", files / "images.npz", "--resume", "--out", tmp_path / "run", *TINY]
+    assert call(capsys, *train)[0] == 0
+
+
+def test_epochs_that_have_begun_are_not_cut_off(copy, files, capsys, monkeypatch):
+    vae = minivae.VAE.load(copy / "checkpoint.safetensors")
+    data = datasets.load(files / "images.npz")
+    count = iter([False] * 2 + [True] * 9)
+    monkeypatch.setattr(
+        "minivae.training.put_off", lambda *n: contextlib.nullcontext(lambda: next(count))
+    )
+    monkeypatch.setattr("minivae.interrupts.CHUNK_SECONDS", 0.0)
+    vae.set_params(epochs=3).resume(data.train, X_valid=data.test, checkpoints=copy)
+    assert 0 < minivae.VAE.load(copy / "checkpoint.safetensors")._state.rows < 18
+    monkeypatch.undo()
+    code, _, err = call(capsys, "train", "--resume", "--out", copy, "--epochs", 2)
+    assert code == 2 and "--epochs is 2, and 3 have begun" in err
+
+
+def test_a_checkpoint_that_changed_meanwhile_is_not_overwritten(copy, capsys, monkeypatch):
+    """Another `train --resume` may have gone on while this one read its data."""
+    load = datasets.load
+
+    def slowly(*words):
+        data = load(*words)
+        minivae.VAE.load(copy / "checkpoint.safetensors").set_params(epochs=4).resume(
+            data.train, X_valid=data.test, checkpoints=copy
+        )
+        return data
+
+    monkeypatch.setattr(datasets, "load", slowly)
+    code, _, err = call(capsys, "train", "--resume", "--out", copy, "--epochs", 3, "--quiet")
+    assert code == 2 and "another minivae train was at work" in err
+    assert len(minivae.VAE.load(copy / "checkpoint.safetensors").history_["loss"]) == 4

@@ -13,6 +13,7 @@ from safetensors.numpy import save
 from minivae import VAE, StorageError, storage
 
 X = np.random.default_rng(0).random((20, 5))
+SEALED = f'{{"checksum": "{"0" * 64}", '  # by what should not pass
 REDUCED = 600, pytest.param(20_000, marks=pytest.mark.slow)
 SLACK = 2**20  # bytes that a load may take beside its file: a small model's estimator, messages
 
@@ -98,12 +99,12 @@ def test_the_checksum_is_what_notices_a_flip_in_the_parameters(whole, model, tmp
     flipped = bytearray(whole)
     flipped[-3] ^= 1
     assert refused_or_same(bytes(flipped), tmp_path / "file", model)
-    monkeypatch.setattr(storage, "_digest", lambda arrays, facts: None)
+    monkeypatch.setattr(storage, "_sealed", lambda arrays, document: SEALED + document[1:])
     facts = json.loads(json.loads(whole[8 : header_length(whole)])["__metadata__"]["minivae"])
-    del facts["sha256"]
+    del facts["checksum"]
     arrays = {name: array for name, array in model._state.arrays().items()}
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    forged = bytearray(save(arrays, {"minivae": json.dumps(facts)}))
+    forged = bytearray(save(arrays, {"minivae": storage.seal(arrays, facts)}))
     forged[-3] ^= 1
     with pytest.raises(AssertionError):
         refused_or_same(bytes(forged), tmp_path / "file", model)
@@ -145,17 +146,17 @@ def forged(draw, whole):
     """Facts or arrays are odd, and the checksum is right."""
     end = header_length(whole)
     facts = json.loads(json.loads(whole[8:end])["__metadata__"]["minivae"])
-    del facts["sha256"]
+    del facts["checksum"]
     while True:
         odd = replaced(draw, facts)
         if odd != facts and isinstance(odd, dict):
             break
     arrays = dict(storage_arrays(whole))
     try:
-        odd["sha256"] = storage._digest(arrays, odd)
-    except ValueError:
-        pass  # NaN
-    return save(arrays, {"minivae": json.dumps(odd)})
+        document = storage.seal(arrays, odd)
+    except ValueError:  # NaN
+        document = json.dumps(odd)
+    return save(arrays, {"minivae": document})
 
 
 def storage_arrays(whole):
@@ -237,3 +238,12 @@ def test_a_model_of_many_features_with_odd_names_is_no_trap(tmp_path):
         tmp_path / "file"
     )
     assert VAE.load(tmp_path / "file").feature_names_in_.tolist() == names
+
+
+def test_more_layers_than_arrays_are_refused_before_they_are_planned(whole, model, tmp_path):
+    facts = json.loads(json.loads(whole[8 : header_length(whole)])["__metadata__"]["minivae"])
+    del facts["checksum"]
+    facts["settings"]["hidden_layer_sizes"] = [1] * 99_999
+    arrays = storage_arrays(whole)
+    content = save(arrays, {"minivae": storage.seal(arrays, facts)})
+    assert refused_or_same(content, tmp_path / "file", model)

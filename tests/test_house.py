@@ -22,10 +22,10 @@ ALLOWED = {
     "kernels/cpu.py": "math numpy .kernels .kernels.formulas .kernels.gemm .kernels.join"
     " .kernels.native",
     "kernels/launches.py": "stdlib numpy .kernels",
-    "kernels/cuda.py": "stdlib cuda cupy numpy .kernels.launches",
+    "kernels/cuda.py": "stdlib cuda cupy numpy .kernels .kernels.launches",
     "minivae/parameters.py": "stdlib numpy .kernels .kernels.reference",
     "minivae/objective.py": "stdlib .kernels .kernels.reference",
-    "minivae/replay.py": "stdlib numpy .kernels.launches .objective .parameters",
+    "minivae/replay.py": "stdlib numpy .kernels.launches .interrupts .objective .parameters",
     "minivae/backend.py": "stdlib cupy numpy .kernels.cpu .kernels.cuda .kernels.native .objective"
     " .parameters .replay",
     "minivae/rows.py": "stdlib numpy scipy",
@@ -46,7 +46,7 @@ ALLOWED = {
     "minivae/vae.py": "numpy sklearn .kernels .kernels.reference .checkpoints .estimator"
     " .evaluation .parameters .rows .storage .training .validation",
     "minivae/__init__.py": "stdlib .datasets .gradcheck .kernels .plots .storage .vae",
-    "minivae/runs.py": "stdlib . .storage",
+    "minivae/runs.py": "stdlib . .checkpoints .datasets .storage",
     "minivae/commands.py": "stdlib numpy . .datasets .plots .runs .storage",
     "minivae/cli.py": "stdlib . .commands .datasets",
     "minivae/__main__.py": "stdlib .cli",

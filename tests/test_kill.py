@@ -216,7 +216,7 @@ def test_a_signal_ends_a_run_with_its_code_and_it_goes_on(
     _, err = run.communicate(timeout=60)
     word = {130: "interrupted", 143: "terminated"}[code]
     assert (run.returncode, err) == (
-        code, f"minivae: {word}; go on with the same command and --resume\n"
+        code, f"minivae: {word}; go on with: minivae train --resume --out {tmp_path / 'run'}\n"
     )  # fmt: skip
     assert set(files(tmp_path / "run")) == {
         "checkpoint.safetensors",

@@ -41,7 +41,7 @@ def bits(vae):
 @pytest.fixture
 def step_by_step(monkeypatch):
     """A look at clock, signals and checkpoints after every step."""
-    monkeypatch.setattr(training, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(interrupts, "CHUNK_SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "SHARE", 0.0)
 
@@ -84,7 +84,7 @@ def test_from_every_checkpoint_training_ends_bit_for_bit_as_without_a_break(
         assert VAE.load(tmp_path / "checkpoint.safetensors").transform(X).tolist() == (
             expected.transform(X).tolist()
         )
-    assert events == 2 + (3 if name == "one batch" else 21)  # begin, end; 7 batches an epoch
+    assert events == 1 + (3 if name == "one batch" else 21)  # 7 batches an epoch; the end
     assert sorted(os.listdir(tmp_path)) == ["best.safetensors", "checkpoint.safetensors"]
 
 
@@ -158,7 +158,7 @@ def test_history_has_one_value_per_epoch_whatever_was_recorded(tmp_path):
     assert np.isfinite(vae.history_["gradient_norm"]).all()
     assert len(vae.history_["gradient_norm"]) == len(vae.history_["loss"]) == 3
     np.testing.assert_array_equal(np.isnan(vae.history_["seconds"]), [True, True, False])
-    assert len(vae.history_["valid_elbo"]) == 1  # and none since
+    np.testing.assert_array_equal(np.isnan(vae.history_["valid_elbo"]), [False, True, True])
 
 
 def test_what_is_no_folder_is_said_before_the_model_is_touched(tmp_path):
@@ -269,3 +269,121 @@ def test_the_encoder_or_the_decoder_can_be_loaded_alone(tmp_path):
         VAE.load(tmp_path / "model", part="decoder").transform(X)
     with pytest.raises(ValueError, match='part must be "encoder", "decoder" or None'):
         VAE.load(tmp_path / "model", part="heads")
+
+
+# --- found by review ----------------------------------------------------------------------------
+
+
+def held_out(values, monkeypatch):
+    """The held-out ELBO of one epoch after the other."""
+    values = iter(values)
+    monkeypatch.setattr(training, "elbo", lambda *a, **k: np.array([next(values)]))
+
+
+def test_the_best_is_stored_also_if_training_then_diverges(tmp_path, monkeypatch):
+    """It may wait in memory, as epochs are short."""
+    held_out([-3.0, -1.0], monkeypatch)
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    chunk = training.train_chunk
+
+    def diverges(recipe, state, *rest):
+        if state.epochs == 2:
+            raise FloatingPointError("the loss became inf")
+        chunk(recipe, state, *rest)
+
+    monkeypatch.setattr(training, "train_chunk", diverges)
+    with pytest.raises(FloatingPointError):
+        VAE(**SETTINGS).fit(X, X_valid=X_valid, checkpoints=tmp_path)
+    assert VAE.load(tmp_path / "best.safetensors").history_["valid_elbo"] == [-3, -1]
+
+
+def test_the_best_is_not_lost_by_a_disk_that_was_full(tmp_path, monkeypatch):
+    held_out([-3.0, -1.0, -2.0], monkeypatch)
+    vae, write, full = VAE(**SETTINGS), checkpoints.storage.write, [False, False, False, True, True]
+
+    def fails(path, *content):
+        if full and full.pop(0):
+            raise OSError(28, "No space left on device")
+        write(path, *content)
+
+    monkeypatch.setattr(checkpoints.storage, "write", fails)
+    monkeypatch.setattr(checkpoints, "SHARE", 0.0)
+    with pytest.raises(OSError, match="No space"):
+        vae.fit(X, X_valid=X_valid, checkpoints=tmp_path)
+    vae.resume(X, X_valid=X_valid, checkpoints=tmp_path)
+    assert vae.history_["valid_elbo"] == [-3, -1, -2]
+    assert VAE.load(tmp_path / "best.safetensors").history_["valid_elbo"] == [-3, -1]
+
+
+def test_the_best_of_another_training_does_not_stay(tmp_path):
+    VAE(**SETTINGS).fit(X, X_valid=X_valid, checkpoints=tmp_path)
+    other = VAE(**{**SETTINGS, "random_state": 5}).fit(X, X_valid=X_valid)
+    other.resume(X, X_valid=X_valid, checkpoints=tmp_path)
+    assert os.listdir(tmp_path) == ["checkpoint.safetensors"]
+    assert bits(VAE.load(tmp_path / "checkpoint.safetensors")) == bits(other)
+
+
+def test_an_infinite_held_out_elbo_does_not_end_training_or_forbid_saving(tmp_path, monkeypatch):
+    held_out([-np.inf, -2.0, np.nan], monkeypatch)
+    vae = VAE(**SETTINGS).fit(X, X_valid=X_valid, checkpoints=tmp_path)
+    vae.save(tmp_path / "model")
+    np.testing.assert_array_equal(
+        VAE.load(tmp_path / "model").history_["valid_elbo"], [np.nan, -2, np.nan]
+    )
+    assert VAE.load(tmp_path / "best.safetensors")._state.epochs == 2
+
+
+def test_after_an_error_in_a_batch_resume_does_not_promise_what_it_cannot_keep(monkeypatch):
+    """Steps may have been made that nobody counted."""
+    vae, chunk = VAE(**SETTINGS), training.train_chunk
+
+    def fails(recipe, state, *rest):
+        if state.epochs == 1:
+            raise KeyboardInterrupt  # a second one
+        chunk(recipe, state, *rest)
+
+    monkeypatch.setattr(training, "train_chunk", fails)
+    with pytest.raises(KeyboardInterrupt):
+        vae.fit(X)
+    with pytest.raises(ValueError, match="resume goes on with a fit"):
+        vae.resume(X)
+
+
+def test_a_fit_without_memory_for_its_batch_leaves_the_model_and_its_checkpoint(
+    tmp_path, monkeypatch
+):
+    vae = VAE(**SETTINGS).fit(X, checkpoints=tmp_path)
+    before, content = bits(vae), (tmp_path / "checkpoint.safetensors").read_bytes()
+
+    def no_memory(*words):
+        raise MemoryError("Unable to allocate 74.5 GiB")
+
+    monkeypatch.setattr(training, "make_workspace", no_memory)
+    vae.set_params(batch_size=10**9)
+    for call in (vae.fit, vae.partial_fit):
+        with pytest.raises(MemoryError, match=r"batch_size=1000000000 on 50 rows: too large"):
+            call(X)
+    with pytest.raises(MemoryError):
+        vae.fit(X, checkpoints=tmp_path)
+    assert bits(vae) == before
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == content
+
+
+def test_saving_while_another_thread_trains_is_refused(monkeypatch, tmp_path):
+    vae, chunk, refused = VAE(**SETTINGS), training.train_chunk, []
+
+    def saved_in_between(*words):
+        def save():
+            with pytest.raises(RuntimeError, match="being trained by another thread"):
+                vae.save(tmp_path / "model")
+            refused.append(True)
+
+        thread = threading.Thread(target=save)
+        thread.start()
+        thread.join()
+        chunk(*words)
+
+    monkeypatch.setattr(training, "train_chunk", saved_in_between)
+    vae.fit(X)
+    assert refused
+    vae.save(tmp_path / "model")

@@ -19,7 +19,18 @@ import pytest
 from numba.core import caching
 from safetensors.numpy import save_file
 
-from minivae import VAE, backend, checkpoints, cli, commands, datasets, runs, storage, training
+from minivae import (
+    VAE,
+    backend,
+    checkpoints,
+    cli,
+    commands,
+    datasets,
+    interrupts,
+    runs,
+    storage,
+    training,
+)
 from minivae.kernels import native
 
 RNG = np.random.default_rng(0)
@@ -295,7 +306,7 @@ def in_the_midst(w, do):
             thread.join()
         train_chunk(*args)
 
-    w.patch.setattr(training, "CHUNK_SECONDS", 0.0)  # a look around after every step
+    w.patch.setattr(interrupts, "CHUNK_SECONDS", 0.0)  # a look around after every step
     w.patch.setattr(training, "train_chunk", chunk)
     model.fit(X)
     np.testing.assert_array_equal(values(model, X), values(alone, X))
