@@ -33,8 +33,8 @@ def find(index=0, matmul_precision="float32"):
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             return (
-                "CuPy is not installed: pip install 'minivae[cuda13]', or 'minivae[cuda12]' for a "
-                "driver of CUDA 12"
+                "CuPy is not installed: pip install 'cupy-cuda13x[ctk]', or 'cupy-cuda12x[ctk]' "
+                "for a driver of CUDA 12"
             )
         return f"CuPy is installed but cannot be imported: {_line(error)}"
     try:

@@ -160,7 +160,7 @@ def test_auto_is_the_gpu_if_there_is_one(gpu):
 # --- without one --------------------------------------------------------------------------------
 
 MISSING = {
-    "no CuPy": (None, "CuPy is not installed: pip install 'minivae[cuda13]'"),
+    "no CuPy": (None, "CuPy is not installed: pip install 'cupy-cuda13x[ctk]'"),
     "no driver": (FakeGPU(broken="cudaErrorInsufficientDriver: driver\nis too old"),
                   "no NVIDIA driver that works, or no GPU: CUDARuntimeError: "
                   "cudaErrorInsufficientDriver: driver is too old"),

@@ -126,6 +126,12 @@ def test_whatever_operation_of_a_write_fails_the_file_is_the_old_or_the_new_one(
         assert files(tmp_path) == {path.name: whole[1]}
 
 
+def test_a_pipe_with_the_name_of_a_temporary_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".minivae-0123456789abcdef")
+    model().fit(X).save(tmp_path / "model")
+    assert VAE.load(tmp_path / "model").latent_dim == 2
+
+
 def test_temporary_files_of_the_living_are_left_alone(tmp_path):
     if not storage.LOCK_EX:
         pytest.skip("no fcntl on this system: a file in use cannot be removed there anyway")

@@ -1,6 +1,7 @@
 """The estimator on a GPU: the whole of `fit` and of its use, over the device in memory."""
 
 import platform
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,6 +70,30 @@ def test_rows_that_are_fetched_as_needed(tmp_path):
     stored[:] = X
     models = [vae("cuda").fit(data) for data in (X, stored)]
     assert_array_equal(models[1]._state.theta, models[0]._state.theta)
+
+
+def test_threads_take_turns_on_a_gpu():
+    """A kernel that another thread launches while a step is captured would become a part of it."""
+    X = np.random.default_rng(0).random((14, 7))
+    used, expected = vae("cuda").fit(X), vae("cuda").fit(X)
+    codes, errors, done = used.transform(X), [], threading.Event()
+
+    def use():
+        try:
+            while not done.is_set():
+                assert_array_equal(used.transform(X), codes)
+        except BaseException as error:
+            errors.append(error)
+
+    other = threading.Thread(target=use)
+    other.start()
+    try:
+        model = vae("cuda").fit(X)
+    finally:
+        done.set()
+        other.join()
+    assert not errors
+    assert_array_equal(model._state.theta, expected._state.theta)
 
 
 # --- X that is on the GPU already -----------------------------------------------------------------
