@@ -16,7 +16,7 @@ from minivae import commands, datasets
 from minivae.commands import EPOCHS, UPDATES, note
 
 BAD_INPUT = (ValueError, TypeError, NotImplementedError, FileNotFoundError, minivae.StorageError)
-FAILURES = (OSError, ImportError, FloatingPointError, MemoryError)
+FAILURES = (OSError, ImportError, FloatingPointError, MemoryError, RuntimeError)
 
 
 def whole(word, low=1):

@@ -11,6 +11,7 @@ import inspect
 import platform
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -274,3 +275,10 @@ def test_a_replay_sees_that_an_array_is_gone(device):
     arrays.clear()
     with pytest.raises(AssertionError, match="gone"):
         replay()
+
+
+def test_more_columns_than_a_grid_can_have_are_refused():
+    """A card would fail to launch; nothing is run here, so any device will do."""
+    with pytest.raises(ValueError, match="gather got a matrix of too many columns: 65536 blocks"):
+        launches.launch(SimpleNamespace(address=lambda *words: 0), np.float32, "gather", (1, 65536),
+                        None, None, None, None, 1)  # fmt: skip
