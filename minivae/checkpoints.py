@@ -36,10 +36,19 @@ class Checkpoints:
                 f"checkpoints must be a folder, {str(folder)!r} cannot be made one ({error})"
             ) from error
 
+    def check_new(self):
+        """Raise if the folder holds a training already, which a new one would replace."""
+        there = [n for n in (storage.CHECKPOINT, storage.BEST) if (self.folder / n).exists()]
+        if there:
+            raise ValueError(
+                f"checkpoints: the folder {str(self.folder)!r} holds {' and '.join(there)} of an "
+                "earlier training; go on with it: VAE.load(...).resume(X, checkpoints=...), or "
+                "choose another folder"
+            )
+
     def begin(self):
-        """For a new training: write where it starts; the best of an earlier one goes."""
+        """For a new training: write where it starts."""
         self._write()
-        self._remove_best()
 
     def go_on(self):
         """For one that goes on: keep the best, if it is this training's."""

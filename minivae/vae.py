@@ -118,12 +118,14 @@ class VAE(Estimator):
         checkpoints: a folder; after every epoch (some of them, if they take milliseconds), every
         minute and when it is interrupted, training leaves the model there as
         checkpoint.safetensors, and the one with the best held-out ELBO as best.safetensors. `load`
-        and `resume` go on from there.
+        and `resume` go on from there. A folder that has them already is refused.
         """
         self._check_settings()
         array = self._check_new(X, "X")
         X_valid = self._check_valid(X_valid, array.shape[1], X)
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
+        if keep:
+            keep.check_new()
         with self._unchanged_by_errors():
             state = self._new_state(self._make_plan(array.shape[1]))
             validate_data(self, X, skip_check_array=True)  # names, number of features

@@ -70,22 +70,23 @@ def test_from_every_checkpoint_training_ends_bit_for_bit_as_without_a_break(
     settings["random_state"] = expected.seed_
     events = 0
     for moment in itertools.count():
+        folder = tmp_path / str(moment)
         with monkeypatch.context() as patch:
             interrupted_at(moment, patch)
             try:
-                VAE(**settings).fit(X, X_valid=X_valid, checkpoints=tmp_path)
+                VAE(**settings).fit(X, X_valid=X_valid, checkpoints=folder)
                 break
             except Interruption:
                 events += 1
-        vae = VAE.load(tmp_path / "checkpoint.safetensors")
-        vae.resume(X, X_valid=X_valid, checkpoints=tmp_path)
+        vae = VAE.load(folder / "checkpoint.safetensors")
+        vae.resume(X, X_valid=X_valid, checkpoints=folder)
         assert bits(vae) == bits(expected), f"after event {moment}"
         assert len(vae.history_["seconds"]) == 3
-        assert VAE.load(tmp_path / "checkpoint.safetensors").transform(X).tolist() == (
+        assert VAE.load(folder / "checkpoint.safetensors").transform(X).tolist() == (
             expected.transform(X).tolist()
         )
     assert events == 1 + (3 if name == "one batch" else 21)  # 7 batches an epoch; the end
-    assert sorted(os.listdir(tmp_path)) == ["best.safetensors", "checkpoint.safetensors"]
+    assert sorted(os.listdir(folder)) == ["best.safetensors", "checkpoint.safetensors"]
 
 
 def test_the_best_by_held_out_elbo_is_kept_as_well_as_the_last(tmp_path, monkeypatch):
@@ -99,8 +100,19 @@ def test_the_best_by_held_out_elbo_is_kept_as_well_as_the_last(tmp_path, monkeyp
     vae = VAE.load(tmp_path / "checkpoint.safetensors").set_params(epochs=6)
     vae.resume(X, X_valid=X_valid, checkpoints=tmp_path)
     assert VAE.load(tmp_path / "best.safetensors").history_["valid_elbo"] == [-3, -1, -2, -1, -0.5]
-    VAE(**SETTINGS).fit(X, checkpoints=tmp_path)
-    assert os.listdir(tmp_path) == ["checkpoint.safetensors"]  # no best without held-out rows
+    VAE(**SETTINGS).fit(X, checkpoints=tmp_path / "new")
+    assert os.listdir(tmp_path / "new") == ["checkpoint.safetensors"]  # no best without X_valid
+
+
+def test_a_new_fit_does_not_replace_the_files_of_another(tmp_path):
+    """A cell of a notebook that is run again must not take the run that it was to rescue."""
+    vae = VAE(**SETTINGS).fit(X, X_valid=X_valid, checkpoints=tmp_path)
+    before, content = bits(vae), {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for model in (vae, VAE(**{**SETTINGS, "latent_dim": 5})):
+        with pytest.raises(ValueError, match=r"best.safetensors of an earlier training; go on"):
+            model.fit(X, checkpoints=tmp_path)
+    assert bits(vae) == before
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == content
 
 
 def test_other_data_are_refused_with_what_differs(tmp_path):
@@ -193,14 +205,14 @@ def test_ctrl_c_waits_for_the_batch_and_leaves_a_model_that_goes_on(
 ):
     expected = VAE(**SETTINGS).fit(X)
     for moment in (0, 3, 6, 7, 20):
-        vae = VAE(**SETTINGS)
+        vae, folder = VAE(**SETTINGS), tmp_path / str(moment)
         with monkeypatch.context() as patch:
             send_at(moment, signal.SIGINT, patch)
             with pytest.raises(KeyboardInterrupt):
-                vae.fit(X, checkpoints=tmp_path if stored else None)
+                vae.fit(X, checkpoints=folder if stored else None)
         assert vae._state.steps == moment + 1
         if stored:
-            assert bits(VAE.load(tmp_path / "checkpoint.safetensors")) == bits(vae)
+            assert bits(VAE.load(folder / "checkpoint.safetensors")) == bits(vae)
         assert bits(vae.resume(X)) == bits(expected)
 
 
@@ -364,8 +376,8 @@ def test_a_fit_without_memory_for_its_batch_leaves_the_model_and_its_checkpoint(
         with pytest.raises(MemoryError, match=r"batch_size=1000000000 on 50 rows: too large"):
             call(X)
     with pytest.raises(MemoryError):
-        vae.fit(X, checkpoints=tmp_path)
-    assert bits(vae) == before
+        vae.fit(X, checkpoints=tmp_path / "new")
+    assert bits(vae) == before and os.listdir(tmp_path / "new") == []
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == content
 
 
