@@ -46,10 +46,6 @@ class Checkpoints:
                 "choose another folder"
             )
 
-    def begin(self):
-        """For a new training: write where it starts."""
-        self._write()
-
     def go_on(self):
         """For one that goes on: keep the best, if it is this training's."""
         with contextlib.suppress(storage.StorageError):
@@ -58,7 +54,7 @@ class Checkpoints:
             same = all(facts[name] == ours[name] for name in ("seed", "data", "n_features"))
             if not same or past != ours["history"].get("valid_elbo", [])[: len(past)]:
                 self._remove_best()
-        self._write()
+        self.write()
 
     def __call__(self, event):
         """After "batches" write now and then, after an "epoch" mostly, at the "end" always.
@@ -72,7 +68,7 @@ class Checkpoints:
             state.best = arrays, facts_of(self.model)
         pause = {"batches": SECONDS, "epoch": SHARE * self.took, "end": 0.0}[event]
         if time.monotonic() - self.written >= pause:
-            self._write()
+            self.write()
 
     def write_best(self):
         """Write the best epoch, if that is still to be done when training ends."""
@@ -80,7 +76,8 @@ class Checkpoints:
             storage.write(self.folder / storage.BEST, *self.model._state.best)
             self.model._state.best = ()
 
-    def _write(self):
+    def write(self):
+        """Write where training stands, after the best epoch if that is still to be done."""
         begin = time.monotonic()
         self.write_best()
         storage.write(self.folder / storage.CHECKPOINT, self.model._state.arrays(),

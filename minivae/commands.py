@@ -80,7 +80,7 @@ def new_or_old_run(args):
         facts |= {name: args.given[name] for name in ("data", "data_dir") if name in args.given}
         vae.set_params(**{n: args.given[n] for n in ("epochs", "n_threads") if n in args.given})
     elif args.resume:
-        runs.check_begun(args.out, args.given)
+        runs.check_begun(args.out, args.data)
     return vae, facts, bool(past)
 
 

@@ -10,7 +10,7 @@ from minivae import evaluation, validation
 from minivae.backend import check_device, machine
 from minivae.kernels import BINARIZE, LIKELIHOODS
 from minivae.parameters import named_views, plan_model
-from minivae.rows import fingerprint
+from minivae.rows import fingerprint, on_gpu
 from minivae.training import State, make_crew, make_recipe, train
 
 
@@ -146,11 +146,12 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _decode(self, Z):
         return evaluation.decode(*self._model, Z)
 
-    def _crew(self, X):
-        """Who trains on X, with all memory that it takes."""
-        with validation.named_memory(f"batch_size={self.batch_size} on {X.shape[0]} rows"):
+    def _crew(self, X, array):
+        """Who trains, with all memory that it takes, and on what: X on a GPU, else its array."""
+        data = X if on_gpu(X) else array
+        with validation.named_memory(f"batch_size={self.batch_size} on {data.shape[0]} rows"):
             recipe = make_recipe(self, self.seed_)
-            return make_crew(self._model[0], recipe, self._state, X, self.n_threads)
+            return make_crew(self._model[0], recipe, self._state, data, self.n_threads), data
 
     def _train(self, crew, X, X_valid, last_epoch, keep=None):
         recipe = make_recipe(self, self.seed_)

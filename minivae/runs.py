@@ -103,11 +103,11 @@ def reopen(folder, given):
     return vae, facts
 
 
-def check_begun(folder, given):
+def check_begun(folder, data):
     """Raise if a run that has no checkpoint yet was begun with other data."""
-    data = read_history(folder).get("data")
-    if data not in (None, given.get("data", "digits")):
-        raise ValueError(f"--resume: the run in {folder} was begun with the data {data}, but not "
+    before = read_history(folder).get("data")
+    if before not in (None, data):
+        raise ValueError(f"--resume: the run in {folder} was begun with the data {before}, but not "
                          "with a checkpoint: say all its options again")  # fmt: skip
 
 

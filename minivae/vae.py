@@ -8,7 +8,7 @@ from minivae.checkpoints import Checkpoints, facts_of, load
 from minivae.estimator import Estimator
 from minivae.kernels import STREAM_BINARIZE, STREAM_POSTERIOR, reference
 from minivae.parameters import named_views
-from minivae.rows import fetch, on_gpu
+from minivae.rows import fetch
 from minivae.training import one_at_a_time
 
 
@@ -131,11 +131,10 @@ class VAE(Estimator):
             validate_data(self, X, skip_check_array=True)  # names, number of features
             self._start(*state)
             self._state.data = self._fingerprints(array, X_valid)
-            array = X if on_gpu(X) else array
-            crew = self._crew(array)
+            crew, data = self._crew(X, array)
             if keep:
-                keep.begin()
-        self._train(crew, array, X_valid, self.epochs, keep)
+                keep.write()
+        self._train(crew, data, X_valid, self.epochs, keep)
         return self
 
     @one_at_a_time
@@ -144,19 +143,18 @@ class VAE(Estimator):
 
         X and X_valid must be what `fit` was given, else ValueError says what differs. The model
         ends bit for bit as without the interruption (on the same machine and versions).
-        checkpoints as in `fit`.
+        checkpoints as in `fit`, in the same folder or another one.
         """
         self._check_settings()
         self._check_loaded()
         array = self._check_X_to_train(X)
         X_valid = self._check_valid(X_valid, array.shape[1], X)
         validation.compare_data(self._state.data, self._fingerprints(array, X_valid))
-        array = X if on_gpu(X) else array
-        crew = self._crew(array)
+        crew, data = self._crew(X, array)
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
         if keep:
             keep.go_on()
-        self._train(crew, array, X_valid, self.epochs, keep)
+        self._train(crew, data, X_valid, self.epochs, keep)
         return self
 
     @one_at_a_time
@@ -164,11 +162,10 @@ class VAE(Estimator):
         """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
         self._check_settings()
         array = self._check_X_to_train(X)
-        array = X if on_gpu(X) else array
-        crew = self._crew(array)
+        crew, data = self._crew(X, array)
         self._state.begin_pass()
         self._state.data = {}  # may be other data than those of the passes before
-        self._train(crew, array, None, self._state.epochs + 1)
+        self._train(crew, data, None, self._state.epochs + 1)
         return self
 
     # --- use ------------------------------------------------------------------------------------
