@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 
-from . import PRECISIONS
+from .. import PRECISIONS
 from .launches import BLOCK, SOURCE, Table, definitions
 
 WORKSPACE_BYTES = 2**25  # of cuBLAS: as NVIDIA advises for Hopper, and enough for older cards

@@ -20,7 +20,7 @@ inlined = numba.njit(inline="always", **OPTIONS)  # where loops would else not b
 
 
 def _digest():
-    sources = sorted(pathlib.Path(__file__).parent.glob("*.py"))
+    sources = sorted(pathlib.Path(__file__).parents[1].rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from . import LOGVAR_BOUND, NEGLIGIBLE
+from .. import LOGVAR_BOUND, NEGLIGIBLE
 from .native import OPTIONS, inlined, jit
 
 f4, i4, u4, u8 = np.float32, np.int32, np.uint32, np.uint64

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import IDENTITY, LOGVAR_BOUND, NEGLIGIBLE, RELU, SIGMOID, SOFTPLUS, TANH
+from .. import IDENTITY, LOGVAR_BOUND, NEGLIGIBLE, RELU, SIGMOID, SOFTPLUS, TANH
 
 SOURCE = Path(__file__).with_name("cuda.cu")
 BLOCK, WARP, TILE = 256, 32, 16  # threads of a block, of a warp; rows and columns of a tile

@@ -1,0 +1,55 @@
+"""Numba twins of batch/reference.py."""
+
+from ..support.join import wait_for_all
+from ..support.native import OPTIONS, compiled
+
+
+@compiled
+def gather(data, rows, x, observed):
+    one, zero = x.dtype.type(1), x.dtype.type(0)
+    for i in range(rows.size):
+        source, target = data[rows[i]], x[i]
+        if observed is None:
+            for j in range(target.size):
+                target[j] = source[j]
+        else:
+            known = observed[i]
+            for j in range(target.size):
+                there = source[j] == source[j]  # NaN alone is not equal to itself
+                known[j] = one if there else zero
+                target[j] = source[j] if there else zero
+
+
+@compiled
+def copy(source, target):
+    source, target = source.reshape(source.size), target.reshape(target.size)
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+@compiled
+def all_finite(values):
+    flat = values.reshape(values.size)
+    zero = flat.dtype.type(0)
+    total = zero
+    for i in range(flat.size):
+        total += zero * flat[i]  # 0 times what is not finite is NaN
+    return total == zero
+
+
+def add_terms(terms, totals):
+    for t in range(terms.shape[0]):
+        row = terms[t]
+        for i in range(row.size):
+            totals[t] += row[i]
+
+
+# Not regrouped as other sums are: whether that is done would be the compiler's choice, program by
+# program, and equal runs of two builds would differ in the last digit.
+add_terms = compiled(add_terms, fastmath=OPTIONS["fastmath"])
+
+
+@compiled
+def join(barrier, workers):
+    if workers > 1:
+        wait_for_all(barrier, workers)

@@ -1,0 +1,35 @@
+"""The batch and its shards: the specification."""
+
+import numpy as np
+
+
+def gather(data, rows, x, observed):
+    """x_i = data[rows_i]: x (n, D), rows (n,) integers, data (N, D).
+
+    observed: None, or (n, D), which becomes 1 where the data are known and 0 where they are NaN;
+    x is 0 there. So what is missing is cut with x wherever x goes.
+    """
+    x[:] = data[rows]
+    if observed is not None:
+        observed[:] = ~np.isnan(x)
+        x[observed == 0] = 0
+
+
+def copy(source, target):
+    """target <- source, both contiguous and of one size."""
+    target.reshape(-1)[:] = source.reshape(-1)
+
+
+def all_finite(values):
+    """Whether every entry of values, a contiguous array of any shape, is finite."""
+    return bool(np.isfinite(values).all())
+
+
+def add_terms(terms, totals):
+    """totals (n_terms,) += the sum of every row of terms (n_terms, B), added up in float64."""
+    totals += terms.sum(axis=1, dtype=np.float64)
+
+
+def join(barrier, workers):
+    """Wait until all workers are here. NumPy runs one worker, so there is nobody to wait for."""
+    assert workers == 1

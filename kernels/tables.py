@@ -1,0 +1,39 @@
+"""The tables: every kernel by its name, over NumPy, over Numba, or on a device.
+
+A step is written against a table `k` and runs over any of them. The kernels themselves are in the
+folders named here: SUBJECT/reference.py is the specification with the derivations, cpu.py and
+cuda.cu are its twins.
+"""
+
+import functools
+import importlib
+from types import ModuleType
+
+SUBJECTS = ("dense", "posterior", "likelihoods", "random", "optimizers", "batch", "sequence")
+
+
+def _kernels(side):
+    """{name: function} of all public functions of the subjects on one side."""
+    found = {}
+    for subject in SUBJECTS:
+        module = importlib.import_module(f".{subject}.{side}", __package__)
+        for name, value in vars(module).items():
+            if getattr(value, "__module__", None) == module.__name__ and name[0] != "_":
+                found[name] = value
+    return found
+
+
+def _table(side, kernels):
+    # A module, since compiled code reads a module's names as values that never change.
+    table = ModuleType(f"{__name__}.{side}")
+    vars(table).update(kernels)
+    return table
+
+
+reference = _table("reference", _kernels("reference"))
+
+
+@functools.cache
+def cpu():
+    """The table of Numba twins; compiled when they are first called."""
+    return _table("cpu", _kernels("cpu"))
