@@ -10,9 +10,7 @@ import numpy as np
 from ..support.formulas import sigmoid
 from ..support.native import compiled
 
-STRIP = 16  # variables at a time: their rows of V and W stay in the innermost cache for all of x
-    16  # variables at a time: their rows of V and W stay in the innermost cache for all rows of x
-)
+STRIP = 16  # variables at a time: their rows of V and W stay in the innermost cache
 TILE = 512  # hidden units at a time: their columns of V, W and both gradients stay in cache
 
 
