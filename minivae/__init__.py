@@ -3,15 +3,26 @@
     import minivae
     vae = minivae.VAE(latent_dim=2).fit(X)
 
-Every gradient is derived and written by hand: `minivae.kernels.reference` has the formulas,
-`minivae.objective` the training step, `minivae.gradcheck` the tool that checks them.
+Every gradient is derived and written by hand: kernels/SUBJECT/reference.py has the formulas,
+minivae/engine/step.py the training step, minivae/models the families, `minivae.gradcheck` the tool
+that checks them.
 """
 
 import importlib
 
-_HOMES = {"VAE": "vae", "StorageError": "storage"}
-_MODULES = ("datasets", "gradcheck", "kernels", "plots")
-__all__ = ["VAE", "StorageError", "__version__", *_MODULES]
+_HOMES = {
+    "VAE": "models.vae.estimator",
+    "NADE": "models.nade",
+    "load": "models",
+    "StorageError": "files.storage",
+}
+_MODULES = {
+    "datasets": "data.datasets",
+    "gradcheck": "evaluation.gradcheck",
+    "kernels": "kernels",
+    "plots": "app.plots",
+}
+__all__ = ["__version__", *_HOMES, *_MODULES]
 
 
 def __getattr__(name):
@@ -23,7 +34,7 @@ def __getattr__(name):
     if name in _HOMES:
         return getattr(importlib.import_module(f"minivae.{_HOMES[name]}"), name)
     if name in _MODULES:
-        return importlib.import_module(f"minivae.{name}")
+        return importlib.import_module(f"minivae.{_MODULES[name]}")
     raise AttributeError(f"module 'minivae' has no attribute {name!r}")
 
 

@@ -4,16 +4,8 @@ import contextlib
 import signal
 import threading
 
-CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the clock and at Ctrl-C
-
-
-def paced(steps, seconds):
-    """How many steps take CHUNK_SECONDS, if `steps` of them took so long."""
-    return max(1, int(steps * min(2.0, CHUNK_SECONDS / seconds)))
-
-
 @contextlib.contextmanager
-def put_off(*signals):
+def defer_signals(*signals):
     """Within the block, the first of these signals only makes the yielded function return True.
 
     It acts as usual when the block has ended; a second one acts as usual at once. Only the main

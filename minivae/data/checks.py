@@ -1,82 +1,16 @@
-"""What the estimator accepts: its settings, and the values of X."""
+"""What a model accepts as data: the form of X and its values, counts and seeds."""
 
 import contextlib
-import math
 import secrets
 import warnings
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import Interval, StrOptions
 
-from minivae.backend import parse_device
-from minivae.kernels import ACTIVATIONS, BINARIZE, LIKELIHOODS, OPTIMIZERS, PRECISIONS
-from minivae.rows import mapped, on_gpu, parts
-
-SETTINGS = {
-    "latent_dim": [Interval(Integral, 1, None, closed="left")],
-    "hidden_layer_sizes": ["array-like"],
-    "activation": [StrOptions(set(ACTIVATIONS))],
-    "likelihood": [StrOptions(set(LIKELIHOODS))],
-    "binarize": [StrOptions(set(BINARIZE) - {None}), None],
-    "posterior": [StrOptions({"diagonal", "full"})],
-    "beta": [Interval(Real, 0, None, closed="left")],
-    "optimizer": [StrOptions(set(OPTIMIZERS))],
-    "learning_rate": [Interval(Real, 0, None, closed="neither")],
-    "momentum": [Interval(Real, 0, 1, closed="left")],
-    "weight_decay": [Interval(Real, 0, None, closed="left")],
-    "batch_size": [Interval(Integral, 1, None, closed="left")],
-    "epochs": [Interval(Integral, 1, None, closed="left")],
-    "dtype": [StrOptions({"float32", "float64"})],
-    "device": [str],
-    "matmul_precision": [StrOptions(set(PRECISIONS))],
-    "n_threads": [Interval(Integral, 1, None, closed="left"), None],
-    "random_state": [Interval(Integral, 0, 2**63 - 1, closed="both"), np.random.RandomState, None],
-    "verbose": ["verbose"],
-}
-NUMBERS = (
-    "latent_dim beta learning_rate momentum weight_decay batch_size epochs n_threads random_state"
-).split()
-
-
-def check_settings(vae):
-    """Raise for settings that are wrong together, or that are not built yet."""
-    for name in NUMBERS:
-        if isinstance(getattr(vae, name), bool):
-            raise ValueError(f"{name} must be a number, got {getattr(vae, name)!r}")
-    sizes = vae.hidden_layer_sizes
-    whole = [isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in sizes]
-    if isinstance(sizes, set | frozenset | dict) or not all(whole):
-        raise ValueError(
-            f"hidden_layer_sizes must hold positive integers, one per hidden layer, got {sizes!r}"
-        )
-    for name in ("beta", "learning_rate", "weight_decay"):
-        if not is_finite(getattr(vae, name)):
-            raise ValueError(f"{name} must be finite, got {getattr(vae, name)!r}")
-    parse_device(vae.device)
-    if vae.posterior == "full":
-        raise NotImplementedError('posterior="full" is not built yet; use posterior="diagonal"')
-    check_binarize(vae)
-
-
-def is_finite(value):
-    """Whether a real number is one that float64 can hold."""
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer with hundreds of digits
-        return False
-
-
-def check_binarize(vae):
-    """Raise for binarisation of what is not Bernoulli."""
-    if vae.binarize is not None and vae.likelihood != "bernoulli":
-        raise ValueError(
-            f'binarize={vae.binarize!r} goes with likelihood="bernoulli", got '
-            f"likelihood={vae.likelihood!r}; leave binarize=None"
-        )
-
+from minivae.data.rows import mapped, on_gpu, parts
+from minivae.engine.machine import parse_device
 
 def check_count(name, value):
     """Raise unless value is a positive integer."""
@@ -181,21 +115,25 @@ def named_memory(what):
         raise MemoryError(f"{what}: too large for memory ({error})") from error
 
 
-def check_values(X, likelihood, dtype, given, name="X"):
-    """X, as `check_form` gives it; ValueError for values that the likelihood cannot model.
+def check_values(X, bernoulli, dtype, given, name="X", missing=False):
+    """X, as `check_form` gives it; ValueError for values that the model cannot have.
 
-    Those are NaN and infinity in the model's dtype, and for a Bernoulli likelihood what lies
-    outside [0, 1]. given: what X was made of, whose columns may have names.
+    Those are NaN (unless missing: then it means so) and infinity in the model's dtype, and for a
+    Bernoulli likelihood what lies outside [0, 1]. given: what X was made of, whose columns may have
+    names.
     """
     low, high = (0, 0) if issparse(X) else (np.inf, -np.inf)  # what is not stored is 0
+    smallest, largest = (np.fmin, np.fmax) if missing else (np.minimum, np.maximum)
     for part, _, _ in parts(X):
-        if part.size:
-            low, high = np.minimum(low, part.min()), np.maximum(high, part.max())  # NaN, if any
+        if part.size:  # without `missing`, NaN is the smallest if there is one
+            low, high = smallest(low, smallest.reduce(part, None)), largest(high, largest.reduce(part, None))
     with np.errstate(over="ignore"):
         low, high = np.array([low, high]).astype(dtype)
-        if not (np.isfinite(low) and np.isfinite(high)):
-            _refuse_not_finite(X, dtype, getattr(given, "columns", None), name)
-    if likelihood == "bernoulli" and (low < 0 or high > 1):
+    if missing and low > high:
+        raise ValueError(f"{name} has no value that is not NaN: give rows of which something is known")
+    if not (np.isfinite(low) and np.isfinite(high)):
+        _refuse_not_finite(X, dtype, getattr(given, "columns", None), name)
+    if bernoulli and (low < 0 or high > 1):
         raise ValueError(
             f'{name} has values from {low:g} to {high:g}, but likelihood="bernoulli" needs values '
             f'in [0, 1]: scale {name} (8-bit images: divide by 255), or use likelihood="gaussian"'

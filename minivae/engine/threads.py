@@ -1,0 +1,170 @@
+"""Who runs a program on a processor: a trainer of one or more threads, and a session."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from minivae.engine.machine import processors
+from minivae.engine.task import Recipe, Shard, Task
+
+CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the clock and at Ctrl-C
+WORK_PER_THREAD = 5e6  # multiply-adds of a step below which one more thread costs more than it saves
+NO_RECIPE = Recipe(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 1, 0)  # for who does not train
+
+
+def next_pace(steps, seconds):
+    """How many steps take CHUNK_SECONDS, if `steps` of them took so long."""
+    return max(1, int(steps * min(2.0, CHUNK_SECONDS / seconds)))
+
+
+def read_only(data):
+    """A view of data that cannot be written: one type for compiled code, and a safeguard."""
+    data = data.view()
+    data.flags.writeable = False
+    return data
+
+
+def make_task(layout, weights, recipe, data, theta, moments, rows, workers=1):
+    """The Task for batches of up to so many rows, with new room for workspace and gradient."""
+    return Task(
+        layout.plan, *layout.tables(), recipe, np.asarray(weights, np.float64), read_only(data),
+        theta, moments, np.zeros_like(theta), np.zeros(rows * layout.width, theta.dtype),
+        np.zeros(len(layout.terms)), np.zeros(3, np.int64), workers,
+    )  # fmt: skip
+
+
+class Trainer:
+    """The threads that train together, and the buffers that they share, for `with`.
+
+    steps is how many of them to run before the next look at the clock. One worker runs in the
+    thread that calls, where a debugger can follow it.
+    """
+
+    def __init__(self, machine, layout, weights, recipe, state, X, n_threads):
+        self.machine, self.steps = machine, 1
+        batch, one = min(recipe.batch_size, X.shape[0]), machine.name == "reference"
+        self.workers = 1 if one else count_threads(n_threads, layout.n_parameters, batch)
+        no_data = np.zeros((0, X.shape[1]), state.theta.dtype)
+        self.task = make_task(layout, weights, recipe, no_data, state.theta, state.moments,
+                              batch, self.workers)  # fmt: skip
+        self.threads = None
+
+    def __enter__(self):
+        if self.workers > 1:
+            self.threads = ThreadPoolExecutor(self.workers)
+        return self
+
+    def __exit__(self, *error):
+        if self.threads:
+            self.threads.shutdown()
+
+    @property
+    def gradient(self):
+        """The gradient (P,) of the last step."""
+        return self.task.gradient
+
+    @property
+    def work(self):
+        """The workspace as the last step left it."""
+        return self.task.work
+
+    def store(self):
+        """See to it that the State that is trained is on the host: there it is."""
+
+    def finite(self, state):
+        """Whether all parameters are."""
+        return bool(np.isfinite(state.theta).all())
+
+    def run(self, recipe, state, data, rows):
+        """Train on these rows of data; how many steps were made, as in `step.train`."""
+        begin = time.perf_counter()
+        task = self.task._replace(recipe=recipe, data=read_only(data), totals=state.totals)
+        if self.workers == 1:
+            made = self.machine.step.train(task, rows, state.steps, 0)
+        else:
+            made = self._run_together(task, rows, state.steps)
+        seconds = time.perf_counter() - begin
+        if len(rows) > (self.steps - 1) * recipe.batch_size:  # not the short rest of an epoch
+            self.steps = next_pace(self.steps, seconds)
+        return made
+
+    def _run_together(self, task, rows, first_step):
+        # Workers wait for each other, so none may begin unless all do; Ctrl-C can come in between.
+        decided, go = threading.Event(), []
+
+        def work(worker):
+            decided.wait()
+            if go:
+                return self.machine.step.train(task, rows, first_step, worker)
+
+        try:
+            jobs = [self.threads.submit(work, worker) for worker in range(self.workers)]
+            go.append(True)
+        finally:
+            decided.set()
+        return [job.result() for job in jobs][0]
+
+
+def count_threads(n_threads, n_parameters, batch_size):
+    """Workers for one step: as many as asked for, or as there are processors and work for them."""
+    if n_threads is None:
+        work = 3 * batch_size * n_parameters
+        n_threads = max(1, min(processors(), int(work / WORK_PER_THREAD)))
+    return min(n_threads, batch_size)
+
+
+class Session:
+    """A program's functions on blocks of up to so many rows, without training.
+
+    Parameters, workspace and what `array` gives stay where the machine computes: the functions of
+    `program` and `step` (which take `task` and a batch) and the kernels of `k` run on them. Values
+    cross to the host and back by `load`, `upload` and `download` alone.
+    """
+
+    def __init__(self, machine, layout, weights, theta, rows):
+        self.k, self.program, self.step = machine.k, machine.program, machine.step
+        self.binarize = machine.task.binarize
+        self.layout, self.rows, self._arrays = layout, np.arange(rows), {}
+        no_data, no_moments = np.zeros((0, layout.n_features), theta.dtype), theta[:0].reshape(2, 0)
+        self.task = make_task(layout, weights, NO_RECIPE, no_data, theta, no_moments, rows)
+
+    def batch(self, B):
+        """The batch that B rows are."""
+        return Shard(B, 0, B)
+
+    def load(self, values, binarize=0, seed=0, step=0):
+        """The batch of rows values (B, D), and the noise of a step, as training loads them."""
+        recipe = NO_RECIPE._replace(binarize=binarize, seed=seed)
+        task, batch = self.task._replace(recipe=recipe, data=read_only(values)), self.batch(
+            len(values)
+        )
+        self.program.load(task, self.rows[: batch.B], batch, step)
+        return batch
+
+    def load_x(self, values):
+        """The batch of rows values (B, D): x and what of it is known, without any noise."""
+        B, observed = len(values), None
+        if "observed" in self.layout.regions:
+            observed = self.view("observed", B)
+        self.k.gather(read_only(values), self.rows[:B], self.view("x", B), observed)
+        return self.batch(B)
+
+    def view(self, name, B):
+        """A region of the workspace for B rows, where the machine has it."""
+        return self.layout.region_view(self.task.work, name, B)
+
+    def array(self, name, shape):
+        """An array of the machine for the caller's own use, the same one at every call."""
+        if name not in self._arrays:
+            self._arrays[name] = np.zeros(shape, self.task.theta.dtype)
+        return self._arrays[name]
+
+    def upload(self, values, array):
+        """array <- values of the host, which may be rows of it that are to be repeated."""
+        array[:] = values
+
+    def download(self, array):
+        """An array of the machine on the host, for reading at once."""
+        return array

@@ -1,0 +1,89 @@
+"""What a model with latent variables says of data: codes, means, ELBO and ln p(x).
+
+Everything is done in blocks of rows, so memory does not grow with the data, and every value
+belongs to one row, so it does not depend on how rows were grouped; with device="reference" up to
+the rounding of NumPy's BLAS. A session (engine/threads.py) has the program and its parameters.
+"""
+
+import numpy as np
+
+from minivae.data.rows import BLOCK, blocks, fetch
+from minivae.kernels import (
+    STREAM_EVALUATION,
+    STREAM_PIXELS,
+    STREAM_SCORE,
+    THRESHOLD,
+)
+
+
+def encode(session, X, binarize):
+    """mu (n, Z) and logvar (n, Z) of q(z|x); stochastic binarisation is not drawn here."""
+    dtype = session.task.theta.dtype
+    heads = np.empty((X.shape[0], 2 * session.layout.plan.latent_dim), dtype)
+    for rows in blocks(X.shape[0]):
+        batch = session.load_x(fetch(X, rows, dtype))
+        if binarize == THRESHOLD:
+            session.k.threshold(session.view("x", batch.B))
+        heads[rows] = session.download(session.program.encode(session.task, batch))
+    return np.split(heads, 2, axis=1)
+
+
+def decode(session, Z):
+    """E[x|z], (n, D): probabilities for Bernoulli, means for Gaussian."""
+    means = np.empty((len(Z), session.layout.n_features), Z.dtype)
+    for rows in blocks(len(Z)):
+        batch = session.batch(rows.stop - rows.start)
+        session.upload(Z[rows], session.view("z", batch.B))
+        session.program.decode(session.task, batch)
+        means[rows] = session.download(session.program.likelihood_mean(session.task, batch))
+    return means
+
+
+def mean_terms(session, X, binarize, seed, n_samples):
+    """{term: mean of each row (n,) over n_samples draws of z}, float64, in nats.
+
+    Minus their sum is an unbiased estimate of E_q[ln p(x|z)] - KL(q(z|x) || p(z)) <= ln p(x), the
+    ELBO. Draw s of row i is a function of (seed, s, i); where the data are binarised at random,
+    that is drawn afresh with it.
+    """
+    totals = {name: np.zeros(X.shape[0]) for name in session.layout.terms}
+    for rows in blocks(X.shape[0]):
+        values = fetch(X, rows, session.task.theta.dtype)
+        for draw in range(n_samples):
+            batch = session.load_x(values)
+            x, eps = session.view("x", batch.B), session.view("eps", batch.B)
+            session.binarize(x, binarize, seed, STREAM_PIXELS, draw, rows.start)
+            session.k.random_normal(seed, STREAM_EVALUATION, draw, rows.start, eps)
+            session.program.terms_pass(session.task, batch)
+            for name, total in totals.items():
+                total[rows] += session.download(session.view(name, batch.B))
+    return {name: total / n_samples for name, total in totals.items()}
+
+
+def log_likelihood(session, X, binarize, seed, n_samples):
+    """Importance-weighted estimate of ln p(x) for each row (n,), float64, in nats.
+
+    ln (1/K) sum_k w_k with w_k = p(x|z_k) p(z_k) / q(z_k|x), z_k = mu + std eps_k: in expectation
+    a lower bound of ln p(x) that rises with K = n_samples (Burda et al. 2015, equation 8). The
+    weights are summed as logarithms, so no density is ever exponentiated. All rows share the draws
+    eps_k, so rows are judged alike and a row's value does not depend on its neighbours, unless it
+    is binarised at random on the way.
+    """
+    estimate, Z = np.full(X.shape[0], -np.inf), session.layout.plan.latent_dim
+    noise = session.array("noise", (1, Z))
+    all_log_w = session.array("log_w", (min(BLOCK, X.shape[0]),))
+    for rows in blocks(X.shape[0]):
+        batch = session.load_x(fetch(X, rows, session.task.theta.dtype))
+        log_w, x = all_log_w[: batch.B], session.view("x", batch.B)
+        session.binarize(x, binarize, seed, STREAM_PIXELS, 0, rows.start)
+        heads = session.program.encode(session.task, batch)
+        eps, z, nll = (session.view(name, batch.B) for name in ("eps", "z", "nll"))
+        for draw in range(n_samples):
+            session.k.random_normal(seed, STREAM_SCORE, draw, 0, noise)
+            session.upload(session.download(noise), eps)
+            session.program.draw_latent(session.task, batch)
+            session.program.likelihood(session.task, session.program.decode(session.task, batch),
+                                       batch)  # fmt: skip
+            session.k.log_importance_weights(heads[:, Z:], eps, z, nll, log_w)
+            estimate[rows] = np.logaddexp(estimate[rows], session.download(log_w))
+    return estimate - np.log(n_samples)

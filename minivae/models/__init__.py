@@ -1,0 +1,23 @@
+"""The families of models, by the names that files and the command have for them."""
+
+import importlib
+
+MODELS = {
+    "vae": "minivae.models.vae.estimator:VAE",
+    "nade": "minivae.models.nade:NADE",
+}
+
+
+def find(name):
+    """The class of a family; imported when it is asked for."""
+    if name not in MODELS:
+        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
+    module, attribute = MODELS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def load(path, part=None):
+    """The model at path, of whichever family it is; part as in the family's own `load`."""
+    from minivae.files import document
+
+    return document.load(path, part, find)

@@ -1,0 +1,467 @@
+"""Model: what all families have in common, as scikit-learn estimators."""
+
+import contextlib
+import inspect
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from minivae.data import checks
+from minivae.data.rows import BLOCK, blocks, fetch, fingerprint, on_gpu
+from minivae.engine.layout import Layout
+from minivae.engine.machine import check_device, machine, parse_device
+from minivae.engine.state import Record, State
+from minivae.engine.trace import trace
+from minivae.evaluation.gradcheck import check_gradient
+from minivae.files import document, storage
+from minivae.kernels import BINARIZE, STREAM_PIXELS
+from minivae.models import settings
+from minivae.training.checkpoints import Checkpoints
+from minivae.training.loop import Run, make_recipe, one_at_a_time, train
+
+
+class Model(BaseEstimator):
+    """A family's face. It has, besides what scikit-learn wants of an estimator,
+
+    program             its module, as engine/program.py says
+    SETTINGS            {name: Setting} of its __init__
+    score_kind          what `score_samples` gives: "exact", "lower bound", "estimate" or None
+    _plan_settings()    {name: value} of the settings that shape the model: `make_plan`'s arguments
+    sample, score_samples
+    """
+
+    program = None
+    SETTINGS = {}
+    score_kind = None
+    parts = ()  # names of parts that `load` can give alone, as their parameters begin
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        cls._parameter_constraints = {n: s.constraint for n, s in cls.SETTINGS.items()}
+        doc = inspect.getdoc(cls) or ""
+        cls.__doc__ = doc.replace("{settings}", settings.describe(cls.SETTINGS).strip())
+
+    # --- what a family may change ---------------------------------------------------------------
+
+    def _plan_settings(self):
+        raise NotImplementedError
+
+    def _check_family(self):
+        """Raise for settings that are wrong together."""
+
+    def _weights(self):
+        """{term: weight} of the loss."""
+        return self.program.weights()
+
+    @property
+    def _is_bernoulli(self):
+        """Whether x is 0 or 1 to the model, or between."""
+        return True
+
+    @property
+    def _takes_missing(self):
+        """Whether X may have NaN, which means missing."""
+        return False
+
+    def _held_out(self, X):
+        """{name: mean over the rows of X} for the history, of the score and of every term."""
+        terms = self._mean_terms(X)
+        weights = self.program.weights()
+        score = -sum(weight * terms[name] for name, weight in weights.items())
+        return {self.program.SCORE[0]: score, **terms}
+
+    # --- state ----------------------------------------------------------------------------------
+
+    @property
+    def parameters_(self):
+        """{name: view} of the live parameters, sharing memory with the model."""
+        check_is_fitted(self)
+        views = self._layout.named_views(self._state.theta).items()
+        return {name: view for name, view in views if name.startswith(self._part or "")}
+
+    @property
+    def history_(self):
+        """{name: list with one value per epoch}."""
+        check_is_fitted(self)
+        return self._record.history
+
+    @property
+    def _machine(self):
+        return machine(self.program, self.device, self.matmul_precision)
+
+    @property
+    def _binarize_code(self):
+        return BINARIZE.index(getattr(self, "binarize", None))
+
+    def _session(self, n_rows=BLOCK, theta=None):
+        """A session on the parameters, for blocks of at most so many rows."""
+        theta = self._state.theta if theta is None else theta
+        rows = min(BLOCK, n_rows) if n_rows else 1
+        return self._machine.session(self._machine, self._layout, self._loss_weights(), theta, rows)
+
+    def _loss_weights(self):
+        weights = self._weights()
+        return np.array([weights[name] for name in self._layout.terms], np.float64)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_state")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.positive_only = self._is_bernoulli
+        tags.input_tags.allow_nan = self._takes_missing
+        return tags
+
+    # --- checks ---------------------------------------------------------------------------------
+
+    def check_data(self, X, name="X"):
+        """Raise unless X is what this model can be trained on; changes nothing.
+
+        TypeError or ValueError with what is wrong, where, and what to do. A model that is fitted
+        wants the features that it was fitted on.
+        """
+        self._check_settings()
+        if hasattr(self, "_state"):
+            self._check_loaded()
+            self._check_unchanged()
+            self._check_X(X)
+        else:
+            self._check_new(X, name)
+
+    def _check_values(self):
+        """Raise unless the settings are right, whatever this computer has."""
+        self._validate_params()
+        settings.check(self, self.SETTINGS)
+        parse_device(self.device)
+        self._check_family()
+
+    def _check_settings(self):
+        """Raise unless the settings are right, and this computer has the device."""
+        self._check_values()
+        check_device(self.device, self.matmul_precision)
+
+    def _check_new(self, X, name):
+        """X with any number of features, as the settings want it."""
+        array = checks.check_form(X, self, self.dtype, name)
+        return checks.check_values(array, self._is_bernoulli, self.dtype, X, name,
+                                   self._takes_missing)  # fmt: skip
+
+    def _check_X(self, X):
+        """X as a C-contiguous array with the features of the model, which has parameters."""
+        array = checks.check_form(X, self, self._state.theta.dtype)
+        validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
+        return checks.check_values(array, self._is_bernoulli, self._state.theta.dtype, X, "X",
+                                   self._takes_missing)  # fmt: skip
+
+    def _check_X_to_train(self, X):
+        """The same for any model; one without parameters gets its initial ones."""
+        self._check_settings()
+        if hasattr(self, "_state"):
+            self._check_loaded()
+            self._check_unchanged()
+            return self._check_X(X)
+        array = self._check_new(X, "X")
+        self._begin(self._new_state(array.shape[1]), X)
+        return array
+
+    def _check_valid(self, X_valid, width, X):
+        """X_valid, if there is one, with the features of X, which are so many."""
+        if X_valid is None:
+            return None
+        array = self._check_new(X_valid, "X_valid")
+        checks.check_features(array, X_valid, width, X)
+        return array
+
+    def _check_loaded(self, part=None):
+        """Raise unless the model has parameters, of this part or of all."""
+        check_is_fitted(self)
+        if self._part not in (None, part):
+            raise ValueError(
+                f"only the {self._part} of this model was loaded; load(path) without part loads all"
+            )
+
+    def _check_unchanged(self):
+        """Raise if a setting that shapes the model is not what the model was made with."""
+        now = self._plan_settings()
+        changed = [n for n, value in self._layout.settings.items() if now[n] != value]
+        if self._state.theta.dtype != self.dtype:
+            changed.append("dtype")
+        if changed:
+            raise ValueError(
+                f"{', '.join(changed)} was changed after fit; set it back, or call fit for a new "
+                "model"
+            )
+
+    def _check_to_score(self, X):
+        """X, checked; warns where its Bernoulli likelihood would be none."""
+        self._check_loaded()
+        X = self._check_X(X)
+        if self._is_bernoulli and getattr(self, "binarize", None) is None:
+            checks.warn_of_grey(X)
+        return X
+
+    def _seed(self, random_state):
+        """The seed for a call; None takes the estimator's own random_state."""
+        return checks.seed_of(self.random_state if random_state is None else random_state)
+
+    # --- training -------------------------------------------------------------------------------
+
+    @one_at_a_time
+    def fit(self, X, y=None, *, X_valid=None, checkpoints=None):
+        """Train from new parameters on X (n, D) for `epochs` passes; y is ignored.
+
+        X may be a SciPy sparse matrix, or an np.memmap of any real dtype: their rows are fetched
+        as they are needed. A cupy.ndarray is trained on where it is. An array of another dtype than
+        the model's is converted as a whole.
+        X_valid (m, D): held-out rows; their score after each epoch is in `history_` as "valid_"
+        + its name, beside that of every term of the loss.
+        checkpoints: a folder; after every epoch (some of them, if they take milliseconds), every
+        minute and when it is interrupted, training leaves the model there as
+        checkpoint.safetensors, and the one with the best held-out score as best.safetensors. `load`
+        and `resume` go on from there. A folder that has them already is refused.
+        """
+        self._check_settings()
+        array = self._check_new(X, "X")
+        X_valid = self._check_valid(X_valid, array.shape[1], X)
+        keep = None if checkpoints is None else Checkpoints(self, checkpoints)
+        if keep:
+            keep.check_new()
+        with self._unchanged_by_errors():
+            self._begin(self._new_state(array.shape[1]), X)
+            self._record.data = self._fingerprints(array, X_valid)
+            trainer, data = self._trainer(X, array)
+            if keep:
+                keep.write()
+        self._train(trainer, data, X_valid, self.epochs, keep)
+        return self
+
+    @one_at_a_time
+    def resume(self, X, y=None, *, X_valid=None, checkpoints=None):
+        """Go on with a `fit` that did not come to its end, until `epochs` passes are made.
+
+        X and X_valid must be what `fit` was given, else ValueError says what differs. The model
+        ends bit for bit as without the interruption (on the same machine and versions).
+        checkpoints as in `fit`, in the same folder or another one.
+        """
+        self._check_loaded()
+        array = self._check_X_to_train(X)
+        X_valid = self._check_valid(X_valid, array.shape[1], X)
+        checks.compare_data(self._record.data, self._fingerprints(array, X_valid))
+        trainer, data = self._trainer(X, array)
+        keep = None if checkpoints is None else Checkpoints(self, checkpoints)
+        if keep:
+            keep.go_on()
+        self._train(trainer, data, X_valid, self.epochs, keep)
+        return self
+
+    @one_at_a_time
+    def partial_fit(self, X, y=None):
+        """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
+        array = self._check_X_to_train(X)
+        trainer, data = self._trainer(X, array)
+        self._state.begin_pass()
+        self._record.data = {}  # may be other data than those of the passes before
+        self._train(trainer, data, None, self._state.epochs + 1)
+        return self
+
+    def _new_state(self, n_features, seed=None):
+        """(seed, layout, State): new parameters, the optimiser at rest."""
+        seed = checks.seed_of(self.random_state) if seed is None else seed
+        shape = self._plan_settings()
+        with checks.named_memory(", ".join(f"{name}={value}" for name, value in shape.items())):
+            layout = Layout(self.program, n_features, **shape)
+            return seed, layout, State.new(layout, seed, self.dtype)
+
+    def _begin(self, made, X):
+        """Become the model that `_new_state` made, with the feature names of X."""
+        validate_data(self, X, skip_check_array=True)  # names, number of features
+        self._become(*made)
+
+    def _become(self, seed, layout, state, record=None, part=None):
+        self.seed_, self._layout, self._state, self._part = seed, layout, state, part
+        self._record = record or Record()
+
+    @contextlib.contextmanager
+    def _unchanged_by_errors(self):
+        """If the block fails, by a full disk or no memory, the model is what it was before."""
+        before = vars(self).copy()
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _recipe(self):
+        rates = settings.schedule(self.learning_rate)
+        return make_recipe(self, self.seed_, rates[0][1], getattr(self, "binarize", None))
+
+    def _trainer(self, X, array):
+        """Who trains, with all memory that it takes, and on what: X on a GPU, else its array."""
+        data, m = X if on_gpu(X) else array, self._machine
+        with checks.named_memory(f"batch_size={self.batch_size} on {data.shape[0]} rows"):
+            return m.trainer(m, self._layout, self._loss_weights(), self._recipe(), self._state,
+                             data, self.n_threads), data  # fmt: skip
+
+    def _train(self, trainer, X, X_valid, last_epoch, keep=None):
+        run = Run(self._machine, self._layout, self._loss_weights(), self._recipe(),
+                  settings.schedule(self.learning_rate), self._state, self._record,
+                  self._held_out)  # fmt: skip
+        try:
+            train(run, X, X_valid, last_epoch, trainer, bool(self.verbose), keep)
+        finally:
+            if keep:
+                keep.write_best()
+
+    def _fingerprints(self, X, X_valid):
+        given = {"X": X} if X_valid is None else {"X": X, "X_valid": X_valid}
+        return {name: fingerprint(array, self.dtype) for name, array in given.items()}
+
+    # --- use ------------------------------------------------------------------------------------
+
+    def score(self, X, y=None):
+        """Mean of `score_samples` over the rows of X, in nats."""
+        return float(np.mean(self.score_samples(X)))
+
+    def _terms(self, X):
+        """{term: value of each row of X (n,), float64}, for a family whose terms need no noise."""
+        session, dtype = self._session(X.shape[0]), self._state.theta.dtype
+        values = {name: np.empty(X.shape[0]) for name in self._layout.terms}
+        for rows in blocks(X.shape[0]):
+            batch = session.load_x(fetch(X, rows, dtype))
+            session.binarize(session.view("x", batch.B), self._binarize_code, self.seed_,
+                             STREAM_PIXELS, 0, rows.start)  # fmt: skip
+            session.program.terms_pass(session.task, batch)
+            for name, found in values.items():
+                found[rows] = session.download(session.view(name, batch.B))
+        return values
+
+    def _draws(self, n_samples, seed):
+        """Draws of x (n_samples, D) by the program's draw(task, batch, seed, first_row)."""
+        session, dtype = self._session(n_samples), self._state.theta.dtype
+        draws = np.empty((n_samples, self.n_features_in_), dtype)
+        for rows in blocks(n_samples):
+            batch = session.batch(rows.stop - rows.start)
+            session.program.draw(session.task, batch, seed, rows.start)
+            draws[rows] = session.download(session.view("x", batch.B))
+        return draws
+
+    def _mean_terms(self, X):
+        return {name: float(values.mean()) for name, values in self._terms(X).items()}
+
+    # --- gradients ------------------------------------------------------------------------------
+
+    def loss_and_gradients(self, X):
+        """(loss, {name: gradient}) of the mean loss over X (n, D).
+
+        A model that was not fitted is given its initial parameters first.
+        """
+        session, batch = self._point(X)
+        return self._loss(session, batch), {
+            name: view.copy() for name, view in self._gradients(session).items()
+        }
+
+    def check_gradients(self, X, **options):
+        """Compare every gradient on X (n, D) with finite differences, in float64, for fixed noise.
+
+        Returns the Report of `minivae.gradcheck.check_gradient` (which takes the options): per
+        parameter the worst relative error; `.passed`, `.worst`, and as text a table.
+        """
+        return self._check_gradients(X, {}, options)
+
+    def trace(self, X):
+        """Every array of one batch X (n, D), forward and gradient, in the order of the step.
+
+        A mapping name -> array that prints as a table with shape, unit, norm and the line of the
+        program that made it (engine/trace.py).
+        """
+        return self._trace(X, {})
+
+    def _trace(self, X, given):
+        X = self._check_X_to_train(X)
+        values = fetch(X, slice(None), self.dtype)
+        theta = self._state.theta
+        return trace(self._layout, self._loss_weights(), theta, values,
+                     lambda session: self._load(session, values, given))  # fmt: skip
+
+    def _load(self, session, values, given):
+        """The batch of all rows, with the noise of step 0; given {region: values} replaces some."""
+        batch = session.load(values, self._binarize_code, self.seed_, 0)
+        for name, array in given.items():
+            session.upload(array, session.view(name, batch.B))
+        return batch
+
+    def _point(self, X, given=None, dtype=None):
+        """A session with X loaded and loss and gradient computed, and its batch."""
+        values = fetch(self._check_X_to_train(X), slice(None), dtype or self.dtype)
+        theta, m = self._state.theta.astype(dtype or self.dtype), self._machine
+        session = m.session(m, self._layout, self._loss_weights(), theta, len(values))
+        batch = self._load(session, values, given or {})
+        session.step.loss_and_gradient(session.task, batch)
+        return session, batch
+
+    def _losses(self, session, batch):
+        """The loss of each row (n,)."""
+        weights = session.task.theta.dtype.type(1) * self._loss_weights()
+        return sum(
+            weight * session.download(session.view(name, batch.B)).astype(np.float64)
+            for name, weight in zip(self._layout.terms, weights, strict=True)
+        )
+
+    def _loss(self, session, batch):
+        return float(self._losses(session, batch).mean())
+
+    def _gradients(self, session):
+        return self._layout.named_views(session.download(session.task.gradient))
+
+    def _check_gradients(self, X, given, options):
+        session, batch = self._point(X, given, np.dtype("float64"))
+        theta = np.array(session.download(session.task.theta))
+        views = self._layout.named_views(theta)
+
+        def evaluate(values):
+            for view, value in zip(views.values(), values, strict=True):
+                view[...] = value
+            session.upload(theta, session.task.theta)
+            session.step.loss_and_gradient(session.task, batch)
+
+        def forward(*values):
+            evaluate(values)
+            return self._losses(session, batch)
+
+        def backward(*values_and_dlosses):
+            evaluate(values_and_dlosses[:-1])
+            return [slope.copy() for slope in self._gradients(session).values()]
+
+        start = [view.copy() for view in views.values()]
+        mean = np.full(batch.B, 1 / batch.B)
+        return check_gradient(forward, backward, start, names=list(views), dout=[mean], **options)
+
+    # --- files ----------------------------------------------------------------------------------
+
+    @one_at_a_time
+    def save(self, path):
+        """Write the model, the optimiser's state and the history to path, as safetensors.
+
+        Equal models give equal bytes: the seconds that epochs took are left out.
+        """
+        self._check_loaded()
+        self._check_unchanged()
+        storage.write(path, self._state.arrays(self._layout), document.facts_of(self))
+
+    @classmethod
+    def load(cls, path, part=None):
+        """The model that `save` wrote to path, ready to use and to train on.
+
+        part: one of the names in `parts`, which gives a model that can only do what that part does.
+        StorageError for a file that is not a whole model of this family.
+        """
+        return document.load(path, part, cls._only)
+
+    @classmethod
+    def _only(cls, name):
+        if name != cls.program.NAME:
+            raise ValueError(f"it is a {name!r}, not a {cls.program.NAME!r}: minivae.load reads both")
+        return cls

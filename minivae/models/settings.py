@@ -1,0 +1,182 @@
+"""The settings of a model, each said once: default, what is allowed, and what it means.
+
+From a family's table {name: Setting} come the checks of the estimator, the options of the command
+with their help, and the list of parameters in the class's docstring.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from minivae.kernels import BINARIZE, OPTIMIZERS, PRECISIONS
+
+MOST = 2**63  # whole numbers end here, as they do in the files and in compiled code
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One parameter of an estimator."""
+
+    default: object
+    constraint: list  # of scikit-learn: any of these
+    help: str
+    kind: str = ""  # how a shell writes it: whole, real, choice, sizes, schedule; "": not at all
+    choices: tuple = ()
+    option: str = ""  # its name in a shell, where that is another one
+
+    @property
+    def of(self):
+        """The values that are allowed, in words."""
+        if self.choices:
+            return "{" + ", ".join(map(repr, self.choices)) + "}"
+        words = {"whole": "int", "real": "float", "sizes": "tuple of int", "schedule":
+                 "float, or list of (epochs, rate)"}  # fmt: skip
+        return words.get(self.kind, "")
+
+
+def whole(default, text, low=1, none=False):
+    """A whole number of at least low; none: or None."""
+    constraint = [Interval(Integral, low, MOST, closed="left"), *([None] if none else [])]
+    return Setting(default, constraint, text, "whole")
+
+
+def real(default, text, low=0, high=None, closed="left"):
+    """A real number."""
+    return Setting(default, [Interval(Real, low, high, closed=closed)], text, "real")
+
+
+def choice(default, choices, text):
+    """One of some words; None may be among them."""
+    words = {word for word in choices if word is not None}
+    constraint = [StrOptions(words), *([None] if None in choices else [])]
+    return Setting(default, constraint, text, "choice", tuple(choices))
+
+
+SIZES = Setting(
+    (400,),
+    ["array-like"],
+    "units of the hidden layers; () for none",
+    "sizes",
+    option="hidden",
+)
+BINARIZED = choice(
+    None,
+    BINARIZE,
+    "make grey values 0 or 1: 'stochastic', with probability x afresh at every use, or "
+    "'threshold', by x >= 1/2; None leaves them as they are",
+)
+COMMON = {
+    "optimizer": choice("adam", OPTIMIZERS, "rule of updates"),
+    "learning_rate": Setting(
+        1e-3,
+        [Interval(Real, 0, None, closed="neither"), list, tuple],
+        "size of updates; a list of (epochs, rate) is a schedule, whose last rate goes on",
+        "schedule",
+    ),
+    "momentum": real(0.0, "of sgd, at least 0 and below 1", high=1),
+    "weight_decay": real(0.0, "so many times a parameter is added to its gradient"),
+    "batch_size": whole(128, "rows per update"),
+    "epochs": whole(20, "passes over the data"),
+    "dtype": choice("float32", ("float32", "float64"), "of parameters and all computations"),
+    "device": Setting(
+        "cpu",
+        [str],
+        "'cpu': compiled; 'reference': plain NumPy; 'cuda' or 'cuda:1': a GPU (docs/gpu.md); "
+        "'auto': a GPU that works, else cpu",
+        "choice",
+        ("cpu", "reference", "auto", "cuda"),
+    ),
+    "matmul_precision": choice(
+        "float32", PRECISIONS, "of a GPU's products of float32 matrices; TF32 keeps 10 of 23 bits"
+    ),
+    "n_threads": whole(
+        None, "threads of an update, None as many as pay; results do not depend on it", none=True
+    ),
+    "random_state": Setting(
+        None,
+        [Interval(Integral, 0, MOST - 1, closed="both"), np.random.RandomState, None],
+        "seed of every random number that the model draws",
+    ),
+    "verbose": Setting(0, ["verbose"], "1 shows a progress bar"),
+}
+
+
+def with_defaults(settings, **defaults):
+    """The settings, some with another default."""
+    return settings | {name: replace(settings[name], default=d) for name, d in defaults.items()}
+
+
+def describe(settings):
+    """The list of parameters for a docstring."""
+    entries = []
+    for name, setting in settings.items():
+        of = f"{setting.of}, " if setting.of else ""
+        entries.append(f"    {name} : {of}default {setting.default!r}\n        {setting.help}")
+    return "\n".join(entries)
+
+
+def check(model, settings):
+    """Raise ValueError, with the argument's name, for what scikit-learn's constraints let pass."""
+    for name, setting in settings.items():
+        value = getattr(model, name)
+        if setting.kind in ("whole", "real") or name == "random_state":
+            check_number(name, value)
+        elif setting.kind == "sizes":
+            check_sizes(name, value)
+        elif setting.kind == "schedule":
+            schedule(value, name)
+
+
+def check_number(name, value):
+    """Raise for a truth value, and for a number that float64 or int64 cannot hold."""
+    if isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    if isinstance(value, Real) and not is_finite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+
+
+def check_sizes(name, sizes):
+    """Raise unless sizes are positive whole numbers, one per layer."""
+    fits = isinstance(sizes, list | tuple) or getattr(sizes, "ndim", 0) == 1
+    if not fits or not all(is_whole(n) and 1 <= n < MOST for n in sizes):
+        raise ValueError(
+            f"{name} must hold positive integers, one per hidden layer, such as (400,), "
+            f"got {sizes!r}"
+        )
+
+
+def schedule(rate, name="learning_rate"):
+    """[(epochs, rate), ...] of plain numbers; one number is a schedule of one rate."""
+    if isinstance(rate, Real) and not isinstance(rate, bool | np.bool_):
+        rate = [(1, rate)]
+    try:
+        steps = [(epochs, value) for epochs, value in rate]
+    except (TypeError, ValueError):
+        steps = []
+    right = [
+        is_whole(epochs) and 1 <= epochs < MOST and isinstance(value, Real)
+        and not isinstance(value, bool | np.bool_) and is_finite(value) and value > 0
+        for epochs, value in steps
+    ]  # fmt: skip
+    if not right or not all(right):
+        raise ValueError(
+            f"{name} must be a positive number, or a list of (epochs, rate) with positive numbers, "
+            f"such as [(10, 0.002), (5, 0.0002)], got {rate!r}"
+        )
+    return [(int(epochs), float(value)) for epochs, value in steps]
+
+
+def is_whole(value):
+    """Whether it is a whole number, and not a truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
+
+
+def is_finite(value):
+    """Whether a real number is one that float64 can hold."""
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:  # an integer with hundreds of digits
+        return False

@@ -1,0 +1,90 @@
+"""The files that a training leaves so that it can go on: the last model, and the best one."""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from minivae.files import document, storage
+
+SECONDS = 60.0  # between two checkpoints in the course of an epoch
+SHARE = 10.0  # times what the last one took, before the next after an epoch
+
+
+class Checkpoints:
+    """Writes a model to a folder while it trains: the last, and the best by held-out score."""
+
+    def __init__(self, model, folder):
+        if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+            raise ValueError(f"checkpoints must be a folder, got {folder!r}")
+        self.model, self.folder = model, Path(folder)
+        self.score = f"valid_{model.program.SCORE[0]}"  # its name in the history
+        self.best = None  # arrays and facts of the best epoch, while not yet written
+        self.written, self.took = time.monotonic(), 0.0
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"checkpoints must be a folder, {str(folder)!r} cannot be made one ({error})"
+            ) from error
+
+    def check_new(self):
+        """Raise if the folder holds a training already, which a new one would replace."""
+        there = [n for n in (storage.CHECKPOINT, storage.BEST) if (self.folder / n).exists()]
+        if there:
+            raise ValueError(
+                f"checkpoints: the folder {str(self.folder)!r} holds {' and '.join(there)} of an "
+                "earlier training; go on with it: load(...).resume(X, checkpoints=...), or "
+                "choose another folder"
+            )
+
+    def go_on(self):
+        """For one that goes on: keep the best, if it is this training's."""
+        with contextlib.suppress(storage.StorageError):
+            facts = storage.read(self.folder / storage.BEST)[1]
+            ours, past = document.facts_of(self.model), facts["history"].get(self.score, [])
+            same = all(facts[name] == ours[name] for name in ("model", "seed", "data"))
+            if not same or past != ours["history"].get(self.score, [])[: len(past)]:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.folder / storage.BEST)
+        self.write()
+
+    def batches(self):
+        """After some batches, write now and then."""
+        self._write_after(SECONDS)
+
+    def epoch(self):
+        """After an epoch, remember the best, and write mostly: where epochs take milliseconds some
+        are left out, so that writing takes a tenth of the time."""
+        *before, now = self.model.history_.get(self.score) or [np.nan]
+        if now > np.nanmax([-np.inf, *before]):
+            arrays = self.model._state.arrays(self.model._layout).items()
+            copies = {name: array.copy() for name, array in arrays}
+            self.best = copies, document.facts_of(self.model)
+        self._write_after(SHARE * self.took)
+
+    def end(self):
+        """At the end of training, or where it was interrupted, write always."""
+        self.write()
+
+    def _write_after(self, pause):
+        if time.monotonic() - self.written >= pause:
+            self.write()
+
+    def write_best(self):
+        """Write the best epoch, if that is still to be done."""
+        if self.best:
+            storage.write(self.folder / storage.BEST, *self.best)
+            self.best = None
+
+    def write(self):
+        """Write where training stands, after the best epoch if that is still to be done."""
+        begin = time.monotonic()
+        self.write_best()
+        model = self.model
+        storage.write(self.folder / storage.CHECKPOINT, model._state.arrays(model._layout),
+                      document.facts_of(model))  # fmt: skip
+        self.written = time.monotonic()
+        self.took = self.written - begin

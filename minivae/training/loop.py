@@ -1,0 +1,209 @@
+"""Epochs and chunks of batches around a trainer, and what is remembered of them."""
+
+import functools
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from minivae.data.rows import CHUNK_BYTES, fetch, streamed
+from minivae.engine.layout import Layout
+from minivae.engine.machine import Machine
+from minivae.engine.state import Record, State
+from minivae.engine.task import Recipe
+from minivae.kernels import BINARIZE, OPTIMIZERS
+from minivae.kernels.optimizers import FACTS
+from minivae.kernels.tables import reference
+from minivae.training.divergence import first_fault
+from minivae.training.interrupts import defer_signals
+from minivae.training.order import Order
+from minivae.training.progress import Progress
+
+_in_training = {}  # id of a model: the call that trains it. A lock in the model could not be pickled.
+if hasattr(os, "register_at_fork"):  # the threads that train stay behind
+    os.register_at_fork(after_in_child=_in_training.clear)
+
+
+def one_at_a_time(method):
+    """The method, but RuntimeError while another call trains the same model."""
+
+    @functools.wraps(method)
+    def call(self, *args, **options):
+        mine = object()
+        if _in_training.setdefault(id(self), mine) is not mine:  # one operation: no race
+            raise RuntimeError(
+                "this estimator is being trained by another thread: wait, or train a clone"
+            )
+        try:
+            return method(self, *args, **options)
+        finally:
+            del _in_training[id(self)]
+
+    return call
+
+
+@dataclass
+class Run:
+    """A model in training: everything but the data and who trains."""
+
+    machine: Machine
+    layout: Layout
+    weights: np.ndarray  # (n_terms,) of the loss
+    recipe: Recipe
+    rates: list  # of (epochs, learning rate), one after the other; the last one goes on
+    state: State
+    record: Record
+    held_out: object = None  # held_out(X_valid): {name: mean over held-out rows}
+
+    def rate(self, epoch):
+        """The learning rate of an epoch, counted from 0."""
+        for epochs, rate in self.rates:
+            if epoch < epochs:
+                return rate
+            epoch -= epochs
+        return self.rates[-1][1]
+
+    def means(self):
+        """What the history keeps of a pass: means over its rows so far, in nats."""
+        sums = dict(zip(self.layout.terms, self.state.totals.tolist(), strict=True))
+        terms = {name: total / self.state.rows for name, total in sums.items()}
+        loss = float(self.weights @ list(terms.values()))
+        return {"loss": loss, **terms, self.layout.program.SCORE[0]: score(self.layout, terms)}
+
+
+def score(layout, terms):
+    """What is maximised, for {term: value}: minus the sum of the terms, each with its own weight in
+    the objective, whatever weight it was given in the loss."""
+    return -sum(weight * terms[name] for name, weight in layout.program.weights().items())
+
+
+def make_recipe(settings, seed, rate, binarize):
+    """The Recipe for a model's settings."""
+    return Recipe(
+        optimizer=OPTIMIZERS.index(settings.optimizer),
+        learning_rate=rate,
+        momentum=float(settings.momentum),
+        weight_decay=float(settings.weight_decay),
+        beta1=0.9,
+        beta2=0.999,
+        epsilon=FACTS[settings.optimizer].epsilon,
+        binarize=BINARIZE.index(binarize),
+        batch_size=min(int(settings.batch_size), 2**31 - 1),
+        seed=seed,
+    )
+
+
+def train(run, X, X_valid, last_epoch, trainer, show, keep=None):
+    """Train until last_epoch passes over X (n, D) are made, each recorded in the history.
+
+    Goes on in the middle of a pass if the state is there. X_valid (m, D) or None: held-out rows.
+    show: a progress bar. keep: None, or has batches(), epoch() and end(), called when the state can
+    be stored. Ctrl-C, and with `keep` termination, first wait for that. FloatingPointError if the
+    loss is no longer finite; the state is as the last good batch left it.
+    """
+    state, history, n = run.state, run.record.history, X.shape[0]
+    if state.epochs >= last_epoch:
+        return
+    order = Order(run.machine.host)
+    signals = (signal.SIGINT, signal.SIGTERM) if keep else (signal.SIGINT,)
+    progress = Progress(state, n, last_epoch, run.layout.program.SCORE, show)
+    with defer_signals(*signals) as interrupted, trainer, progress:
+        while state.epochs < last_epoch and not interrupted():
+            begin = time.perf_counter()
+            while state.rows < n:
+                train_chunk(run, X, trainer, order)
+                progress.chunk(state, run.means(), history)
+                if state.rows == n:
+                    break
+                if keep and not interrupted():
+                    trainer.store()
+                    keep.batches()
+                if interrupted():
+                    break
+            if state.rows < n:
+                break
+            values = run.means() | {"gradient_norm": norm(trainer.gradient)}
+            values["seconds"] = time.perf_counter() - begin
+            if X_valid is not None:
+                trainer.store()
+                values |= {f"valid_{name}": value for name, value in run.held_out(X_valid).items()}
+            end_epoch(run, values)
+            progress.epoch(values, history)
+            if keep:
+                trainer.store()
+                keep.epoch()
+        if keep:
+            trainer.store()
+            keep.end()
+
+
+def train_chunk(run, X, trainer, order):
+    """Some more batches of the pass over X (n, D) that the state is in.
+
+    Steps are numbered through all epochs, and a step's noise depends on its number, so a pass does
+    the same however it is cut into chunks.
+    """
+    state, (n, D), dtype = run.state, X.shape, run.state.theta.dtype
+    recipe = run.recipe._replace(learning_rate=run.rate(state.epochs))
+    batch = min(recipe.batch_size, n)
+    most = max(1, CHUNK_BYTES // (batch * D * dtype.itemsize)) if streamed(X) else n
+    rows = order(n, recipe.seed, state.epochs)[state.rows :][: min(trainer.steps, most) * batch]
+    data, numbers = X, rows
+    if streamed(X):
+        data, numbers = fetch(X, rows, dtype), np.arange(rows.size)
+    try:
+        made = trainer.run(recipe, state, data, numbers)
+    except BaseException:  # steps may have been made that are not counted
+        run.record.data = {}  # so that resume, which promises equal bits, refuses
+        raise
+    state.rows += min(made * batch, rows.size)
+    state.steps += made
+    if made * batch < rows.size:
+        trainer.store()
+        raise FloatingPointError(_diverged(run, trainer, min(batch, rows.size - made * batch)))
+    if not trainer.finite(state):  # by an update, which comes after its loss
+        trainer.store()
+        views = run.layout.named_views(state.theta).items()
+        name = next(name for name, view in views if not np.isfinite(view).all())
+        raise FloatingPointError(
+            f"{name} became infinite or NaN in epoch {state.epochs + 1}, by batch "
+            f"{-(-state.rows // batch)} or shortly before, so training stopped. Go back "
+            f"to the last checkpoint, or fit anew. {advice(recipe)}"
+        )
+
+
+def _diverged(run, trainer, B):
+    """What happened in a batch of B rows whose loss was not finite, and what to do."""
+    work, batch = trainer.work, min(run.recipe.batch_size, B)
+    means = {name: run.layout.region_view(work, name, B).mean(dtype=np.float64)
+             for name in run.layout.terms}  # fmt: skip
+    terms = ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
+    number = run.state.rows // run.recipe.batch_size + 1
+    return (
+        f"the loss became {run.weights @ list(means.values())} ({terms}) in epoch "
+        f"{run.state.epochs + 1}, batch {number}: "
+        f"{first_fault(run.layout, run.state.theta, work, batch)}. Training stopped before "
+        f"that batch changed anything. {advice(run.recipe._replace(learning_rate=run.rate(run.state.epochs)))}"
+    )
+
+
+def advice(recipe):
+    """What to do when training diverges."""
+    return f"Try a learning_rate below {recipe.learning_rate}, or scale X."
+
+
+def norm(gradient):
+    """The length of the gradient (P,), which explodes before a loss does."""
+    return float(np.sqrt(np.square(gradient, dtype=np.float64).sum()))
+
+
+def end_epoch(run, values):
+    """Count the pass and record its values; what was not recorded for an earlier one is NaN."""
+    history, epochs = run.record.history, run.state.epochs
+    for name in [*values, *(history.keys() - values.keys())]:
+        past = history.setdefault(name, [])
+        past += [np.nan] * (epochs - len(past)) + [values.get(name, np.nan)]
+    run.state.epochs += 1
+    run.state.begin_pass()

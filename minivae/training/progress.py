@@ -1,0 +1,42 @@
+"""What training shows while it runs: a bar, and behind it where the loss stands."""
+
+import sys
+
+from tqdm import tqdm
+
+LINE = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
+
+
+class Progress:
+    """A bar over the rows of all epochs, for `with`. The time left leaves out the first chunk, in
+    which code may have been compiled."""
+
+    def __init__(self, state, n_rows, last_epoch, title, show):
+        self.n_rows, self.title = n_rows, title
+        self.start = n_rows * state.epochs + state.rows
+        self.bar = tqdm(total=n_rows * last_epoch, initial=self.start, bar_format=LINE,
+                        desc="compiling", disable=not show or sys.stderr is None)  # fmt: skip
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.bar.close()
+
+    def chunk(self, state, values, history):
+        """Some batches were made; values: means over the pass so far."""
+        if self.bar.n == self.start:
+            self.bar.unpause()  # what was compiled until now says nothing of the time left
+        self.bar.set_description(f"epoch {state.epochs + 1}", refresh=False)
+        self.bar.set_postfix_str(self._describe(values, history), refresh=False)
+        self.bar.update(self.n_rows * state.epochs + state.rows - self.bar.n)
+
+    def epoch(self, values, history):
+        """An epoch was made, of which values are the means."""
+        self.bar.set_postfix_str(self._describe(values, history))
+
+    def _describe(self, values, history):
+        name, title = self.title
+        held_out = history.get(f"valid_{name}")
+        behind = f", held-out {held_out[-1]:.2f}" if held_out else ""
+        return f"loss {values['loss']:.2f}, {title} {values[name]:.2f}{behind}"
