@@ -17,6 +17,7 @@ _HOMES = {
     "StorageError": "files.storage",
 }
 _MODULES = {
+    "models": "models",
     "datasets": "data.datasets",
     "gradcheck": "evaluation.gradcheck",
     "kernels": "kernels",

@@ -2,7 +2,7 @@
 
 import sys
 
-from minivae.cli import main
+from minivae.app.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,97 +1,28 @@
 """The command line: `minivae train`, and what can be done with the model that it leaves.
 
-One table of options, one of commands; what they do is in `commands.py`. Results go to stdout,
+What the commands do is in `commands.py`, their options are in `options.py`. Results go to stdout,
 progress and notes to stderr, an error is one line. What is slow to import is imported when a
 command runs.
 """
 
 import argparse
+import difflib
 import os
 import re
 import sys
-from pathlib import Path
 
 import minivae
-from minivae import commands, datasets
-from minivae.commands import EPOCHS, UPDATES, note
+from minivae.app import commands
+from minivae.app.commands import note
+from minivae.app.options import OPTIONS, TRAIN, add_options, add_settings, defaults
 
 BAD_INPUT = (ValueError, TypeError, NotImplementedError, FileNotFoundError, minivae.StorageError)
 FAILURES = (OSError, ImportError, FloatingPointError, MemoryError, RuntimeError)
 
-
-def whole(word, low=1):
-    """Type of an option: a whole number."""
-    if not word.isdecimal() or not low <= int(word) < 2**63:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {low}, got {word!r}")
-    return int(word)
-
-
-def sizes(word):
-    """Type of an option: "500,200" is (500, 200), "" is ()."""
-    return tuple(map(whole, word.split(","))) if word else ()
-
-
-def pixels(word):
-    """Type of an option: "28x20" is (28, 20)."""
-    if not re.fullmatch(r"[1-9]\d{,8}x[1-9]\d{,8}", word):
-        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 28x28, got {word!r}")
-    return tuple(map(int, word.split("x")))
-
-
-INT, REAL = {"type": whole, "metavar": "N"}, {"type": float, "metavar": "X"}
-FILE, FLAG = {"metavar": "DATA", "nargs": "?"}, {"action": "store_true"}
-K = minivae.kernels
 # fmt: off
-OPTIONS = {  # name: (keywords of argparse or choices, default, help)
-    "dir": ({"metavar": "DIR"}, None, "folder that minivae train made, or a model file"),
-    "data": (FILE, None, "name of a data set, for its held-out rows, or a file, for all its rows "
-        "(default: the held-out rows of what the model was trained on)"),
-    "codes": ({"metavar": "CODES"}, None, "file .npy or .csv, a row per code, Z columns"),
-    "--overwrite": (FLAG, False, "replace an earlier run in DIR; other files stay"),
-    "--resume": (FLAG, False, "go on with an interrupted run in DIR, exactly as if nothing had "
-        "happened; its options hold, and need not be said again (but --epochs may grow)"),
-    "--latent-dim": (INT, 2, "number Z of latent variables"),
-    "--hidden": ({"dest": "hidden_layer_sizes", "type": sizes, "metavar": "SIZES"}, "400",
-        "units of the encoder's layers, such as 500,200, or '' for none; the decoder mirrors them"),
-    "--activation": (K.ACTIVATIONS, "relu", "after each hidden layer"),
-    "--likelihood": (K.LIKELIHOODS, "bernoulli", "bernoulli for data in [0, 1], gaussian for any"),
-    "--binarize": (K.BINARIZE[1:], None, "make grey data 0 or 1: by x >= 1/2, or at random with "
-        "probability x, afresh at every use (default: leave them grey)"),
-    "--beta": (REAL, 1.0, "weight of kl in the loss, nll + beta * kl"),
-    "--optimizer": (K.OPTIMIZERS, "adam", "rule of updates"),
-    "--learning-rate": (REAL, 1e-3, "size of updates"),
-    "--momentum": (REAL, 0.0, "of sgd, at least 0 and below 1"),
-    "--weight-decay": (REAL, 0.0, "so many times a parameter is added to its gradient"),
-    "--batch-size": (INT, 128, "rows per update"),
-    "--epochs": (INT, None, f"passes over the data (default: {EPOCHS}, or {UPDATES} updates)"),
-    "--dtype": (("float32", "float64"), "float32", "of all computations"),
-    "--device": (("cpu", "reference", "auto", "cuda"), "cpu",
-        "cpu: compiled; reference: plain NumPy; cuda: a GPU; auto: a GPU that works, else cpu"),
-    "--matmul-precision": (("float32", "tf32"), "float32", "of a GPU's matrix products"),
-    "--n-threads": (INT, None, "threads of an update (default: as many as pay)"),
-    "--seed": (INT | {"type": lambda word: whole(word, 0)}, 0, "of all random draws"),
-    "--data-dir": ({"metavar": "DIR"}, None, "folder with the files of a named data set "
-        "(default: $MINIVAE_DATA_DIR; if not set, they are downloaded)"),
-    "--image-shape": ({"type": pixels, "metavar": "HxW"}, None,
-        "height and width of rows that are images, such as 28x28 (default: as the data say)"),
-    "--test-fraction": (REAL, 0.1, "part of the rows to hold out, if DATA has no test part"),
-    "--quiet": (FLAG, False, "no progress and no notes, only the results"),
-    "-n": (INT, 100, "number of samples"),
-    "--n-samples": (INT, 100, "posterior draws for each row"),
-    "--rows": (INT, 8, "rows of data to check on"),
-    "--max-coordinates": (INT, 200,
-        "check parameters of up to N entries entry by entry, others along random directions"),
-}
-TRAIN_OPTIONS = OPTIONS | {
-    "data": (FILE, "digits", f"{', '.join(datasets.NAMES)}, or .npy .npz .csv .parquet IDX file"),
-    "--out": ({"type": Path, "required": True, "metavar": "DIR"}, None, "folder for the results"),
-}
 COMMANDS = {  # function: (options, what --out may be: the default, then suffixes; an example)
-    commands.train: ("data --out --resume --overwrite --latent-dim --hidden --activation "
-        "--likelihood --binarize --beta --optimizer --learning-rate --momentum --weight-decay "
-        "--batch-size --epochs --dtype --device --matmul-precision --n-threads --seed "
-        "--data-dir --image-shape --test-fraction --quiet",
-        (), "train mnist --latent-dim 20 --epochs 10 --out runs/mnist"),
+    commands.train: ("data --out --model --resume --overwrite --seed --data-dir --image-shape "
+        "--test-fraction --quiet", (), "train mnist --latent-dim 20 --epochs 10 --out runs/mnist"),
     commands.sample: ("dir -n --seed --image-shape", ("samples.png", ".png", ".npy"),
         "sample runs/digits -n 64 --seed 1 --out new.png"),
     commands.reconstruct: ("dir data --data-dir --image-shape",
@@ -103,20 +34,41 @@ COMMANDS = {  # function: (options, what --out may be: the default, then suffixe
     commands.score: ("dir data --data-dir --n-samples", (), "score runs/digits --n-samples 1000"),
     commands.gradcheck: ("dir data --data-dir --rows --max-coordinates", (),
         "gradcheck runs/digits"),
+    commands.trace: ("dir data --data-dir --rows", ("", ".npz"), "trace runs/digits --rows 2"),
     commands.info: ("dir", (), "info runs/digits"),
 }
 # fmt: on
 
 
 class Parser(argparse.ArgumentParser):
+    """Errors are one line, and say what may have been meant."""
+
     def error(self, message):
+        wrong = re.match(r"unrecognized arguments: (\S+)|argument COMMAND: invalid choice: '(\S+?)'",
+                         message)  # fmt: skip
+        if wrong:
+            word = wrong[1] or wrong[2]
+            known = self.known if wrong[1] else [run.__name__ for run in COMMANDS]
+            near = difflib.get_close_matches(word.split("=")[0], known, 1, 0.5)
+            message = f"unknown {'option' if wrong[1] else 'command'} {word}"
+            message += f"; did you mean {near[0]}?" if near else ""
         self.exit(2, f"minivae: error: {message} (see {self.prog} --help)\n")
 
+    @property
+    def known(self):
+        """All options of this parser and of its commands."""
+        names = list(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    names += parser.known
+        return names
 
-def make_parser(defaults=True):
-    """The parser of all commands; without defaults, what it gives is what was said."""
+
+def make_parser(family):
+    """The parser of all commands; that of `train` has the settings of a family, if one is given."""
     look = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    purpose = "Train, use and check variational autoencoders. Everything is in nats."
+    purpose = "Train, use and check generative models. Everything is in nats."
     example = "example:\n  minivae train --out runs/digits"
     parser = Parser(prog="minivae", description=purpose, epilog=example, **look)
     parser.add_argument("--version", action="version", version=f"minivae {minivae.__version__}")
@@ -124,30 +76,50 @@ def make_parser(defaults=True):
     for run, (names, outputs, example) in COMMANDS.items():
         command = subparsers.add_parser(run.__name__, help=run.__doc__, description=run.__doc__,
                                       epilog=f"example:\n  minivae {example}", **look)  # fmt: skip
-        command.set_defaults(run=run, outputs=outputs)
-        for name in names.split():
-            kind, default, text = (TRAIN_OPTIONS if run is commands.train else OPTIONS)[name]
-            kind = {"choices": kind} if isinstance(kind, tuple) else kind
-            text += "" if default is None or default is False else " (default: %(default)s)"
-            default = default if defaults else argparse.SUPPRESS
-            command.add_argument(name, **kind, default=default, help=text)
+        table = OPTIONS | TRAIN if run is commands.train else OPTIONS
+        command.set_defaults(run=run, outputs=outputs, names=names.split(), table=table)
+        add_options(command, names.split(), table)
+        if run is commands.train and family:  # whose import takes a second or more
+            add_settings(command, family)
         if outputs:
-            kinds = " or ".join(outputs[1:])
-            text = f"file to write, {kinds} (default: {outputs[0]} beside the model)"
-            command.add_argument("--out", metavar="FILE", help=text)
-    later = subparsers.add_parser("impute", description=commands.impute.__doc__)  # not listed
-    later.add_argument("words", nargs=argparse.REMAINDER)
-    later.set_defaults(run=commands.impute)
+            kinds, where = " or ".join(outputs[1:]), f"{outputs[0]} beside the model"
+            text = f"file to write, {kinds} (default: {where if outputs[0] else 'none'})"
+            command.add_argument("--out", metavar="FILE", default=argparse.SUPPRESS, help=text)
     return parser
+
+
+def parse(argv):
+    """What was said, with `given` that alone, and the defaults beside it."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = make_parser(family_of(argv) if "train" in argv else None).parse_args(argv)
+    given = {n: v for n, v in vars(args).items() if n not in ("run", "outputs", "names", "table")}
+    said = defaults(args.names, args.table) | given
+    if args.outputs:
+        said.setdefault("out", None)
+    return argparse.Namespace(run=args.run, outputs=args.outputs, given=given, **said)
+
+
+def family_of(argv):
+    """The word behind --model, before all words are looked at; a wrong one is refused later."""
+    for word, after in zip(argv, [*argv[1:], ""], strict=True):
+        name = after if word == "--model" else word.removeprefix("--model=")
+        if name != word and name in minivae.models.MODELS:
+            return name
+    return TRAIN["--model"][1]
 
 
 def main(argv=None):
     """Run a command. Exit code: 0 done, 1 failed, 2 wrong use or bad input, 130 interrupted,
     143 terminated."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller, who does not want to see it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a folder's name may not be ASCII
     try:
         try:
-            args = make_parser().parse_args(argv)
-            args.given = vars(make_parser(defaults=False).parse_args(argv))
+            args = parse(argv)
             return args.run(args) or 0
         finally:
             sys.stdout.flush()  # here, so that a reader who has gone is met below

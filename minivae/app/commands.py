@@ -1,6 +1,7 @@
 """What the commands of `minivae` do: one function each, and what several of them need.
 
-Results go to stdout, progress and notes to stderr. A file is written whole or not at all.
+Results go to stdout, progress and notes to stderr. A file is written whole or not at all. No
+command knows a family by name: what a model can do is what it has methods for.
 """
 
 import contextlib
@@ -15,73 +16,98 @@ from pathlib import Path
 import numpy as np
 
 import minivae
-from minivae import datasets, plots, runs, storage
-
-EPOCHS, UPDATES = 20, 3000  # by default so many passes, and more if those are too few updates
+from minivae.app import pictures, runs
+from minivae.app.options import EPOCHS, UPDATES, settings_of
+from minivae.data import datasets
+from minivae.files import storage
 
 
 def train(args):
-    """Train a VAE, and leave the model and pictures in a folder."""
-    vae, facts, past = new_or_old_run(args)
+    """Train a model, and leave it and pictures of it in a folder."""
+    model, facts, past = new_or_old_run(args)
     with about(facts["data"]):
         data = datasets.load(facts["data"], facts["data_dir"], facts["test_fraction"],
                              facts["image_shape"])  # fmt: skip
-        vae._check_X_to_train(data.train)
-        vae._check_X_to_train(data.test)
-    if args.epochs is None and not past:
-        batches = -(-len(data.train) // args.batch_size)
-        vae.set_params(epochs=max(EPOCHS, -(-UPDATES // batches)))
+        model.check_data(data.train)
+        model.check_data(data.test)
+    if not past and "epochs" not in args.given:
+        settle_epochs(model, len(data.train), "learning_rate" in args.given)
     facts |= {"image_shape": data.image_shape, "minivae": minivae.__version__}
 
     say = (lambda line: None) if args.quiet else note
-    say(f"{facts['data']}: {len(data.train)} rows to train on, {len(data.test)} held out\n"
-        f"VAE {describe(vae)}")  # fmt: skip
-    made = len(vae.history_.get("loss", ()))
+    say(f"{facts['data']}: {len(data.train)} rows to train on, {len(data.test)} held out")
+    made = model.state_.epochs if past else 0
     if past:
-        say(f"going on after {made} of {vae.epochs} epochs")
+        say(f"going on after {made} of {model.epochs} epochs")
     elif args.resume:
         say(f"nothing to resume in {args.out}: a new run")
-    note_on_data(vae, data.train, say)
+    note_on_data(model, data.train, say)
     with runs.alone_in(args.out), leaving_at_once(args.out):
         begin = time.perf_counter()
         if past:
-            runs.check_still(args.out, vae)
+            runs.check_still(args.out, model)
         else:
             runs.check_folder(args.out, args.overwrite, args.resume)  # now that it is ours
             runs.remove_results(args.out)
             runs.write_history(args.out, facts)
-        vae.set_params(verbose=int(not args.quiet))
+        model.set_params(verbose=int(not args.quiet))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # overflow: fit says what it comes to
-            (vae.resume if past else vae.fit)(data.train, X_valid=data.test, checkpoints=args.out)
+            (model.resume if past else model.fit)(data.train, X_valid=data.test,
+                                                  checkpoints=args.out)  # fmt: skip
         seconds = time.perf_counter() - begin
-        elbo = vae.elbo(data.test, n_samples=10, random_state=0)
-        vae.save(args.out / runs.MODEL)
-        runs.write_history(args.out, facts, vae, held_out_elbo=float(elbo.mean()))
-        for name, figure in pictures(vae, data, facts["seed"]):
+        scores, how = model.held_out_score(data.test)
+        model.save(args.out / runs.MODEL)
+        runs.write_history(args.out, facts, model, held_out_score=float(scores.mean()))
+        for name, figure in pictures.of(model, data, facts["seed"]):
             save_figure(figure, args.out / name)
 
-    print(f"held-out ELBO {mean_text(elbo)} nats per row (10 draws for each)")
-    epochs = f"{vae.epochs} epochs" + (f", {vae.epochs - made} of them now," if past else "")
+    title = model.program.SCORE[1]
+    print(f"{describe(model)}")
+    print(f"held-out {title} {mean_text(scores)} nats per row ({how})")
+    for line in best_epoch(model):
+        print(line)
+    epochs = f"{model.epochs} epochs" + (f", {model.epochs - made} of them now," if past else "")
     print(f"{epochs} in {seconds:.1f} s; the model and its pictures are in {args.out}")
     say(f"next, try: minivae gradcheck {args.out}   or: minivae sample {args.out}")
 
 
 def new_or_old_run(args):
-    """(VAE, facts of the run, whether it goes on with an old one), all checked but the data."""
-    settings = {name: getattr(args, name) for name in minivae.VAE().get_params() if name in args}
-    settings |= {"epochs": args.epochs or EPOCHS, "random_state": args.seed}
-    vae, facts = minivae.VAE(**settings), {name: getattr(args, name) for name in runs.FACTS}
-    vae._check_settings()
+    """(model, facts of the run, whether it goes on with an old one), all checked but the data."""
+    make = minivae.models.find(args.model)
+    model = make(**settings_of(args.model, args.given) | {"random_state": args.seed})
+    facts = {name: getattr(args, name) for name in runs.FACTS}
+    model.check_settings()
     runs.check_folder(args.out, args.overwrite, args.resume)
     past = runs.reopen(args.out, args.given) if args.resume else None
     if past:
-        vae, facts = past
+        model, facts = past
         facts |= {name: args.given[name] for name in ("data", "data_dir") if name in args.given}
-        vae.set_params(**{n: args.given[n] for n in ("epochs", "n_threads") if n in args.given})
+        model.set_params(**{n: args.given[n] for n in ("epochs", "n_threads") if n in args.given})
     elif args.resume:
         runs.check_begun(args.out, args.data)
-    return vae, facts, bool(past)
+    return model, facts, bool(past)
+
+
+def settle_epochs(model, n_rows, rate_is_given):
+    """EPOCHS passes, or as many as UPDATES updates take where the data are few; the steps of a
+    schedule of learning rates that is a default grow with them."""
+    batches = -(-n_rows // model.batch_size)
+    epochs = max(EPOCHS, -(-UPDATES // batches))
+    if not rate_is_given and isinstance(model.learning_rate, tuple):
+        rates = [(-(-n * epochs // model.epochs), rate) for n, rate in model.learning_rate]
+        model.set_params(learning_rate=tuple(rates))
+    model.set_params(epochs=epochs)
+
+
+def best_epoch(model):
+    """A line on the best epoch by held-out score, if it was not the last one."""
+    name, title = model.program.SCORE
+    values = model.history_.get(f"valid_{name}", [])
+    if len(values) > 1 and np.nanargmax(values) < len(values) - 1:
+        best = int(np.nanargmax(values))
+        yield (f"best held-out {title} {values[best]:.2f} after epoch {best + 1}: "
+               f"{storage.BEST} (the last epoch: {values[-1]:.2f})")  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -107,98 +133,117 @@ def leaving_at_once(folder):
 
 def sample(args):
     """Draw new data from a model."""
-    vae, facts = load_run(args)
-    X = vae.sample(args.n, args.seed)
+    model, facts = load_run(args)
+    X = model.sample(args.n, args.seed)
     write(args.out, X, f"{args.n} samples",
-          lambda: samples(vae, args.n, args.seed, facts["image_shape"]))  # fmt: skip
+          lambda: pictures.samples(model, args.n, args.seed, facts["image_shape"]))  # fmt: skip
 
 
 def reconstruct(args):
     """Encode data and decode the codes again."""
-    vae, facts = load_run(args)
-    X, what = load_rows(args, vae, facts)
-    Y = vae.reconstruct(X)
+    model, facts = load_run(args, "reconstruct")
+    X, what = load_rows(args, model, facts)
+    Y = model.reconstruct(X)
     write(args.out, Y, f"reconstructions of {what}",
-          lambda: plots.reconstructions(X, Y, facts["image_shape"]))  # fmt: skip
+          lambda: pictures.reconstructions(X, Y, facts["image_shape"]))  # fmt: skip
 
 
 def encode(args):
     """Encode data: the posterior mean of each row."""
-    vae, facts = load_run(args)
-    X, what = load_rows(args, vae, facts)
-    write(args.out, vae.transform(X), f"codes of {what}")
+    model, facts = load_run(args, "transform")
+    X, what = load_rows(args, model, facts)
+    write(args.out, model.transform(X), f"codes of {what}")
 
 
 def decode(args):
     """Decode codes: the decoder mean of each row."""
-    vae, facts = load_run(args)
+    model, facts = load_run(args, "inverse_transform")
     with about(args.codes):
-        Y = vae.inverse_transform(datasets.read(args.codes))
+        Y = model.inverse_transform(datasets.read(args.codes))
     write(args.out, Y, f"decoder means of {len(Y)} rows of {args.codes}",
-          lambda: plots.samples(Y, facts["image_shape"]))  # fmt: skip
+          lambda: pictures.means(Y, facts["image_shape"]))  # fmt: skip
 
 
 def score(args):
-    """Estimate the log-likelihood and the ELBO of data."""
-    vae, facts = load_run(args)
-    X, what = load_rows(args, vae, facts)
-    note_on_data(vae, X)
+    """Estimate the log-likelihood of data, and their ELBO where there is one."""
+    model, facts = load_run(args)
+    X, what = load_rows(args, model, facts)
+    note_on_data(model, X)
+    draws = {"n_samples": args.n_samples} if hasattr(model, "elbo") else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of grey data: the note has said it
-        log_likelihood = vae.score_samples(X, args.n_samples)
-    elbo = vae.elbo(X, args.n_samples, random_state=0)
-    print(f"{what}, {args.n_samples} draws for each: mean +- standard error in nats per row")
-    print(f"log-likelihood  {mean_text(log_likelihood)}  (importance-weighted estimate)")
-    print(f"ELBO            {mean_text(elbo)}")
+        log_likelihood = model.score_samples(X, **draws)
+    behind = f", {args.n_samples} draws for each" if draws else ""
+    print(f"{what}{behind}: mean +- standard error in nats per row")
+    kind = {"lower bound": "importance-weighted estimate"}.get(model.score_kind, model.score_kind)
+    print(f"log-likelihood  {mean_text(log_likelihood)}  ({kind})")
+    if hasattr(model, "elbo"):
+        print(f"ELBO            {mean_text(model.elbo(X, args.n_samples, random_state=0))}")
 
 
 def gradcheck(args):
     """Compare every gradient of a model with finite differences."""
-    vae, facts = load_run(args)
-    X, what = load_rows(args, vae, facts)
-    note(f"VAE {describe(vae)}; the first {min(args.rows, len(X))} of {what}")
-    report = vae.check_gradients(X[: args.rows], max_coordinates=args.max_coordinates)
+    model, facts = load_run(args)
+    X, what = load_rows(args, model, facts)
+    note(f"{describe(model)}; the first {min(args.rows, len(X))} of {what}")
+    report = model.check_gradients(X[: args.rows], max_coordinates=args.max_coordinates)
     print(report)
     return 0 if report.passed else 1
 
 
+def trace(args):
+    """Show every array of one batch: forward and gradient, in the order of the step."""
+    model, facts = load_run(args)
+    X, what = load_rows(args, model, facts)
+    found = model.trace(X[: args.rows])
+    note(f"{describe(model)}; the first {min(args.rows, len(X))} of {what}")
+    print(found)
+    if args.out:
+        content = io.BytesIO()
+        np.savez(content, **{name.replace("/", "_"): array for name, array in found.items()})
+        storage.replace(args.out, content.getbuffer())
+        print(f"{args.out}: {len(found)} arrays")
+
+
 def info(args):
     """Show what a model file holds."""
-    vae, _ = load_run(args)
-    lines = {name: repr(value) for name, value in vae.get_params().items()}
-    lines |= {name: f"{array.dtype} {array.shape}" for name, array in vae.parameters_.items()}
-    for name, values in vae.history_.items():
+    model, _ = load_run(args)
+    lines = {name: repr(value) for name, value in model.get_params().items()}
+    lines |= {name: f"{array.dtype} {array.shape}" for name, array in model.parameters_.items()}
+    for name, values in model.history_.items():
         if values and np.isfinite(values[-1]):
             lines[name] = f"{values[-1]:.6g} in the last epoch"
     print(f"{args.model}: {args.model.stat().st_size} bytes")
-    print(f"VAE {describe(vae)}, {len(vae.history_.get('loss', ()))} epochs")
+    print(f"{describe(model)}, {model.state_.epochs} epochs")
     print("\n".join(f"  {name:22} {line}" for name, line in lines.items()))
 
 
-def impute(args):
-    """Not built yet."""
-    raise NotImplementedError("impute is not built yet; minivae --help lists what is")
-
-
-def load_run(args):
+def load_run(args, method=None):
     """The model at args.dir, a folder or a file, and {fact: value} from the history beside it.
 
     Before that, args.out is checked and given its default; args.model is set to the file's path.
+    method: what the model must be able to do.
     """
     args.model = runs.model_file(args.dir)
     if args.outputs:
-        args.out = Path(args.out or args.model.with_name(args.outputs[0]))
-        if args.out.suffix not in args.outputs:
+        default = args.outputs[0] and args.model.with_name(args.outputs[0])
+        args.out = Path(args.out or default) if args.out or default else None
+        if args.out and args.out.suffix not in args.outputs:
             raise ValueError(f"--out must end in {' or '.join(args.outputs[1:])}, got {args.out}")
     facts = runs.read_history(args.model.parent) if args.model.name in runs.FILES else {}
     facts["image_shape"] = getattr(args, "image_shape", None) or facts.get("image_shape")
-    vae = minivae.VAE.load(args.model)
-    if vae.device.startswith("cuda"):
-        vae.set_params(device="auto")  # this computer may have no GPU
-    return vae, facts
+    model = minivae.load(args.model)
+    if method and not hasattr(model, method):
+        raise ValueError(
+            f"{args.run.__name__} needs a model with latent codes, and {args.model} is a "
+            f"{model.program.NAME}, which has none; minivae sample and score work with it"
+        )
+    if model.device.startswith("cuda"):
+        model.set_params(device="auto")  # this computer may have no GPU
+    return model, facts
 
 
-def load_rows(args, vae, facts):
+def load_rows(args, model, facts):
     """Rows of data (n, D) for a command, and words for them.
 
     Of a file all rows, of a data set by name or of the run's own data the held-out ones.
@@ -215,29 +260,8 @@ def load_rows(args, vae, facts):
             X = datasets.load(name, folder, facts.get("test_fraction", 0.1)).test
         what = f"held-out rows of {name}"
     with about(what):
-        vae._check_X_to_train(X)
+        model.check_data(X)
     return X, f"{len(X)} {what}"
-
-
-def pictures(vae, data, seed):
-    """Yield (file name, Figure) for a trained model and the held-out rows of its data."""
-    X, shape, labels = data.test, data.image_shape, data.test_labels
-    yield "learning_curve.png", plots.learning_curve(vae.history_)
-    yield "reconstructions.png", plots.reconstructions(X, vae.reconstruct(X), shape)
-    yield "samples.png", samples(vae, 100, seed, shape)
-    if vae.latent_dim == 2 and shape:
-        yield "manifold.png", plots.manifold(vae.inverse_transform, shape)
-    if vae.latent_dim == 2:
-        few = labels is not None and len(np.unique(labels)) <= 20  # as many as the plot tells apart
-        yield "latent.png", plots.latent_scatter(vae.transform(X), labels if few else None)
-
-
-def samples(vae, n, seed, image_shape):
-    """Images: decoder means at n draws of z from N(0, I). Tables: histograms of n draws of x."""
-    if image_shape is None:
-        return plots.samples(vae.sample(n, seed))
-    z = np.random.default_rng(seed).standard_normal((n, vae.latent_dim))
-    return plots.samples(vae.inverse_transform(z), image_shape)
 
 
 def write(path, array, what, picture=None):
@@ -269,22 +293,23 @@ def note(line):
         print(line, file=sys.stderr)
 
 
-def note_on_data(vae, X, say=note):
+def note_on_data(model, X, say=note):
     """Say what the Bernoulli "likelihood" of grey values is, and that a table wants one scale."""
     size = max(abs(X.mean(axis=0)).max(), X.std(axis=0).max())
-    if vae.likelihood == "gaussian" and size > 5:
+    if not model.is_bernoulli and size > 5:
         say(f"note: columns have means or standard deviations up to {size:.3g}, and one noise "
             "variance serves all; scale each to mean 0 and standard deviation 1 first")  # fmt: skip
-    if vae.likelihood == "bernoulli" and not vae.binarize and np.any((X > 0) & (X < 1)):
+    if model.is_bernoulli and not model.binarize and np.any((X > 0) & (X < 1)):
         say("note: grey data, so nats of a cross-entropy; for likelihoods: --binarize stochastic")
 
 
-def describe(vae):
-    """Architecture and size of a model in one line."""
-    sizes = [vae.n_features_in_, *vae.hidden_layer_sizes]
-    layers = "-".join(map(str, [*sizes, vae.latent_dim, *reversed(sizes)]))
-    n_parameters = sum(array.size for array in vae.parameters_.values())
-    return f"{layers}, {vae.activation}, {vae.likelihood} likelihood, {n_parameters} parameters"
+def describe(model):
+    """Family, shape and size of a model in one line."""
+    shape = [f"{n} {','.join(map(str, v)) if isinstance(v, tuple) else v}"
+             for n, v in model.plan_settings().items()]  # fmt: skip
+    n_parameters = sum(array.size for array in model.parameters_.values())
+    return (f"{model.program.NAME} of {model.n_features_in_} features, {', '.join(shape)}: "
+            f"{n_parameters} parameters")  # fmt: skip
 
 
 def mean_text(values):

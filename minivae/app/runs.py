@@ -7,14 +7,15 @@ import os
 from pathlib import Path
 
 import minivae
-from minivae import datasets, storage
-from minivae.storage import BEST, CHECKPOINT
+from minivae.app.options import option_of
+from minivae.data import datasets
+from minivae.files import document, storage
+from minivae.files.storage import BEST, CHECKPOINT
 
 MODEL, HISTORY = "model.safetensors", "history.json"
-PICTURES = "learning_curve.png reconstructions.png samples.png manifold.png latent.png".split()
+PICTURES = "learning_curve.png reconstructions.png samples.png means.png manifold.png latent.png".split()
 FILES = (MODEL, CHECKPOINT, BEST, HISTORY, *PICTURES)
-FACTS = ("data", "data_dir", "test_fraction", "image_shape", "seed")  # of the command, not the VAE
-OPTIONS = {"hidden_layer_sizes": "hidden"}  # names that are others on the command line
+FACTS = ("data", "data_dir", "test_fraction", "image_shape", "seed")  # of the command, not the model
 FREE = ("out", "resume", "quiet", "n_threads", "epochs", "data_dir")  # may differ when going on
 
 
@@ -54,13 +55,12 @@ def remove_results(folder):
         (folder / name).unlink(missing_ok=True)
 
 
-def write_history(folder, facts, vae=None, held_out_elbo=None):
-    """Write the facts of a run, and of a trained VAE what became of it."""
-    if vae:
-        from minivae.checkpoints import plain
-
-        elbo = held_out_elbo if math.isfinite(held_out_elbo) else None
-        facts = {**facts, "history": plain(vae.history_), "held_out_elbo": elbo}
+def write_history(folder, facts, model=None, held_out_score=None):
+    """Write the facts of a run, and of a trained model what became of it."""
+    if model:
+        score = held_out_score if math.isfinite(held_out_score) else None
+        facts = {**facts, "model": model.program.NAME, "history": document.plain(model.history_),
+                 "score": model.program.SCORE[0], "held_out_score": score}  # fmt: skip
     text = json.dumps(facts, indent=1, sort_keys=True, allow_nan=False) + "\n"
     storage.replace(folder / HISTORY, text.encode())
 
@@ -77,30 +77,36 @@ def read_history(folder):
 
 
 def reopen(folder, given):
-    """(VAE, facts) of the run in the folder, or None if there is none.
+    """(model, facts) of the run in the folder, or None if there is none.
 
     given {option: value}: what the command line says; ValueError lists what was different then.
     """
     if not (folder / CHECKPOINT).is_file():
         return None
-    vae, facts = minivae.VAE.load(folder / CHECKPOINT), read_history(folder)
+    model, facts = minivae.load(folder / CHECKPOINT), read_history(folder)
     if not facts.keys() >= set(FACTS):
         raise ValueError(f"--resume: {folder / HISTORY} does not say what the data were; go on in "
-                         "Python: minivae.VAE.load(...).resume(X)")  # fmt: skip
-    before = vae.get_params() | {name: facts[name] for name in FACTS}
+                         "Python: minivae.load(...).resume(X)")  # fmt: skip
+    before = model.get_params() | {name: facts[name] for name in FACTS}
+    before["model"] = model.program.NAME
     if {given.get("data"), facts["data"]}.isdisjoint(datasets.NAMES):
         before.pop("data")  # a file may have moved; what is in it will be compared
     lines = [
-        f"--{OPTIONS.get(name, name).replace('_', '-')} was {before[name]!r}, and is now {value!r}"
+        f"{_option(model, name)} was {before[name]!r}, and is now {value!r}"
         for name, value in given.items()
         if name not in FREE and name in before and _plain(before[name]) != _plain(value)
     ]
-    begun = vae._state.epochs + (vae._state.rows > 0)
+    begun = model.state_.epochs + (model.state_.rows > 0)
     if given.get("epochs", begun) < begun:
         lines.append(f"--epochs is {given['epochs']}, and {begun} have begun")
     if lines:
         raise ValueError(f"--resume: not the run in {folder}: {'; '.join(lines)}")
-    return vae, facts
+    return model, facts
+
+
+def _option(model, name):
+    setting = model.SETTINGS.get(name)
+    return option_of(name, setting) if setting else f"--{name.replace('_', '-')}"
 
 
 def check_begun(folder, data):
@@ -111,15 +117,15 @@ def check_begun(folder, data):
                          "with a checkpoint: say all its options again")  # fmt: skip
 
 
-def check_still(folder, vae):
-    """Raise if the checkpoint is no longer the one that vae was loaded from."""
-    state = minivae.VAE.load(folder / CHECKPOINT)._state
-    if (state.steps, state.epochs) != (vae._state.steps, vae._state.epochs):
+def check_still(folder, model):
+    """Raise if the checkpoint is no longer the one that the model was loaded from."""
+    facts = storage.read(folder / CHECKPOINT)[1]
+    if (facts["steps"], facts["epochs"]) != (model.state_.steps, model.state_.epochs):
         raise ValueError(f"--out: another minivae train was at work in {folder}; look, and go on")
 
 
 def _plain(value):
-    return list(value) if isinstance(value, tuple | list) else value
+    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
 
 
 def model_file(place):

@@ -19,7 +19,7 @@ WRONG = (AttributeError, KeyError, NotImplementedError, OverflowError, TypeError
 
 def facts_of(model):
     """All of a model that is not an array, for `storage.write`."""
-    state, record, settings = model._state, model._record, model.get_params()
+    state, record, settings = model.state_, model.record_, model.get_params()
     if not isinstance(model.random_state, Integral):
         settings["random_state"] = None  # seed_ says what it stood for
     del settings["verbose"]  # it is of the user, not of the model
@@ -61,11 +61,11 @@ def load(path, part, find):
                               f"for all, got {part!r}")  # fmt: skip
         model = make(**{name: tuples(value) for name, value in facts["settings"].items()})
         check_sizes(facts["settings"], len(arrays))
-        model._check_values()  # but not the device: that is of the computer it was trained on
-        layout = Layout(model.program, n_features_of(facts), **model._plan_settings())
+        model.check_settings(device=False)  # but not the device: that is of the computer it was trained on
+        layout = Layout(model.program, n_features_of(facts), **model.plan_settings())
         check_facts(facts, layout)
         storage.compare(path, arrays, State.unmade(layout, model.dtype).arrays(layout))
-        made = model._new_state(facts["n_features"], facts["seed"])
+        made = model.new_state(facts["n_features"], facts["seed"])
     except UnknownPart as error:
         raise ValueError(str(error)) from None
     except WRONG as error:
@@ -80,7 +80,7 @@ def load(path, part, find):
         name: [float("nan") if value is None else value for value in values]
         for name, values in facts["history"].items()
     } | {"seconds": [float("nan")] * facts["epochs"]}
-    model._become(seed, layout, state, Record(history, facts["data"]), part)
+    model.become(seed, layout, state, Record(history, facts["data"]), part)
     for name, target in state.arrays(layout).items():
         if part in (None, name.split(".")[0]):
             target[...] = arrays[name]

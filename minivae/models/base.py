@@ -27,7 +27,7 @@ class Model(BaseEstimator):
     program             its module, as engine/program.py says
     SETTINGS            {name: Setting} of its __init__
     score_kind          what `score_samples` gives: "exact", "lower bound", "estimate" or None
-    _plan_settings()    {name: value} of the settings that shape the model: `make_plan`'s arguments
+    plan_settings()    {name: value} of the settings that shape the model: `make_plan`'s arguments
     sample, score_samples
     """
 
@@ -44,7 +44,7 @@ class Model(BaseEstimator):
 
     # --- what a family may change ---------------------------------------------------------------
 
-    def _plan_settings(self):
+    def plan_settings(self):
         raise NotImplementedError
 
     def _check_family(self):
@@ -55,14 +55,18 @@ class Model(BaseEstimator):
         return self.program.weights()
 
     @property
-    def _is_bernoulli(self):
+    def is_bernoulli(self):
         """Whether x is 0 or 1 to the model, or between."""
         return True
 
     @property
-    def _takes_missing(self):
+    def takes_missing(self):
         """Whether X may have NaN, which means missing."""
         return False
+
+    def held_out_score(self, X):
+        """(the score of each row of X (n,), in nats, in words how): what training maximises."""
+        return self.score_samples(X), self.score_kind
 
     def _held_out(self, X):
         """{name: mean over the rows of X} for the history, of the score and of every term."""
@@ -77,14 +81,14 @@ class Model(BaseEstimator):
     def parameters_(self):
         """{name: view} of the live parameters, sharing memory with the model."""
         check_is_fitted(self)
-        views = self._layout.named_views(self._state.theta).items()
-        return {name: view for name, view in views if name.startswith(self._part or "")}
+        views = self.layout_.named_views(self.state_.theta).items()
+        return {name: view for name, view in views if name.startswith(self.part_ or "")}
 
     @property
     def history_(self):
         """{name: list with one value per epoch}."""
         check_is_fitted(self)
-        return self._record.history
+        return self.record_.history
 
     @property
     def _machine(self):
@@ -96,22 +100,22 @@ class Model(BaseEstimator):
 
     def _session(self, n_rows=BLOCK, theta=None):
         """A session on the parameters, for blocks of at most so many rows."""
-        theta = self._state.theta if theta is None else theta
+        theta = self.state_.theta if theta is None else theta
         rows = min(BLOCK, n_rows) if n_rows else 1
-        return self._machine.session(self._machine, self._layout, self._loss_weights(), theta, rows)
+        return self._machine.session(self._machine, self.layout_, self._loss_weights(), theta, rows)
 
     def _loss_weights(self):
         weights = self._weights()
-        return np.array([weights[name] for name in self._layout.terms], np.float64)
+        return np.array([weights[name] for name in self.layout_.terms], np.float64)
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "_state")
+        return hasattr(self, "state_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.positive_only = self._is_bernoulli
-        tags.input_tags.allow_nan = self._takes_missing
+        tags.input_tags.positive_only = self.is_bernoulli
+        tags.input_tags.allow_nan = self.takes_missing
         return tags
 
     # --- checks ---------------------------------------------------------------------------------
@@ -122,48 +126,46 @@ class Model(BaseEstimator):
         TypeError or ValueError with what is wrong, where, and what to do. A model that is fitted
         wants the features that it was fitted on.
         """
-        self._check_settings()
-        if hasattr(self, "_state"):
+        self.check_settings()
+        if hasattr(self, "state_"):
             self._check_loaded()
             self._check_unchanged()
             self._check_X(X)
         else:
             self._check_new(X, name)
 
-    def _check_values(self):
-        """Raise unless the settings are right, whatever this computer has."""
+    def check_settings(self, device=True):
+        """Raise unless the settings are right, and unless this computer has the device; without
+        `device` that is not looked at."""
         self._validate_params()
         settings.check(self, self.SETTINGS)
         parse_device(self.device)
         self._check_family()
-
-    def _check_settings(self):
-        """Raise unless the settings are right, and this computer has the device."""
-        self._check_values()
-        check_device(self.device, self.matmul_precision)
+        if device:
+            check_device(self.device, self.matmul_precision)
 
     def _check_new(self, X, name):
         """X with any number of features, as the settings want it."""
         array = checks.check_form(X, self, self.dtype, name)
-        return checks.check_values(array, self._is_bernoulli, self.dtype, X, name,
-                                   self._takes_missing)  # fmt: skip
+        return checks.check_values(array, self.is_bernoulli, self.dtype, X, name,
+                                   self.takes_missing)  # fmt: skip
 
     def _check_X(self, X):
         """X as a C-contiguous array with the features of the model, which has parameters."""
-        array = checks.check_form(X, self, self._state.theta.dtype)
+        array = checks.check_form(X, self, self.state_.theta.dtype)
         validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
-        return checks.check_values(array, self._is_bernoulli, self._state.theta.dtype, X, "X",
-                                   self._takes_missing)  # fmt: skip
+        return checks.check_values(array, self.is_bernoulli, self.state_.theta.dtype, X, "X",
+                                   self.takes_missing)  # fmt: skip
 
     def _check_X_to_train(self, X):
         """The same for any model; one without parameters gets its initial ones."""
-        self._check_settings()
-        if hasattr(self, "_state"):
+        self.check_settings()
+        if hasattr(self, "state_"):
             self._check_loaded()
             self._check_unchanged()
             return self._check_X(X)
         array = self._check_new(X, "X")
-        self._begin(self._new_state(array.shape[1]), X)
+        self._begin(self.new_state(array.shape[1]), X)
         return array
 
     def _check_valid(self, X_valid, width, X):
@@ -177,16 +179,16 @@ class Model(BaseEstimator):
     def _check_loaded(self, part=None):
         """Raise unless the model has parameters, of this part or of all."""
         check_is_fitted(self)
-        if self._part not in (None, part):
+        if self.part_ not in (None, part):
             raise ValueError(
-                f"only the {self._part} of this model was loaded; load(path) without part loads all"
+                f"only the {self.part_} of this model was loaded; load(path) without part loads all"
             )
 
     def _check_unchanged(self):
         """Raise if a setting that shapes the model is not what the model was made with."""
-        now = self._plan_settings()
-        changed = [n for n, value in self._layout.settings.items() if now[n] != value]
-        if self._state.theta.dtype != self.dtype:
+        now = self.plan_settings()
+        changed = [n for n, value in self.layout_.settings.items() if now[n] != value]
+        if self.state_.theta.dtype != self.dtype:
             changed.append("dtype")
         if changed:
             raise ValueError(
@@ -198,7 +200,7 @@ class Model(BaseEstimator):
         """X, checked; warns where its Bernoulli likelihood would be none."""
         self._check_loaded()
         X = self._check_X(X)
-        if self._is_bernoulli and getattr(self, "binarize", None) is None:
+        if self.is_bernoulli and getattr(self, "binarize", None) is None:
             checks.warn_of_grey(X)
         return X
 
@@ -222,15 +224,15 @@ class Model(BaseEstimator):
         checkpoint.safetensors, and the one with the best held-out score as best.safetensors. `load`
         and `resume` go on from there. A folder that has them already is refused.
         """
-        self._check_settings()
+        self.check_settings()
         array = self._check_new(X, "X")
         X_valid = self._check_valid(X_valid, array.shape[1], X)
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
         if keep:
             keep.check_new()
         with self._unchanged_by_errors():
-            self._begin(self._new_state(array.shape[1]), X)
-            self._record.data = self._fingerprints(array, X_valid)
+            self._begin(self.new_state(array.shape[1]), X)
+            self.record_.data = self._fingerprints(array, X_valid)
             trainer, data = self._trainer(X, array)
             if keep:
                 keep.write()
@@ -248,7 +250,7 @@ class Model(BaseEstimator):
         self._check_loaded()
         array = self._check_X_to_train(X)
         X_valid = self._check_valid(X_valid, array.shape[1], X)
-        checks.compare_data(self._record.data, self._fingerprints(array, X_valid))
+        checks.compare_data(self.record_.data, self._fingerprints(array, X_valid))
         trainer, data = self._trainer(X, array)
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
         if keep:
@@ -261,27 +263,27 @@ class Model(BaseEstimator):
         """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
         array = self._check_X_to_train(X)
         trainer, data = self._trainer(X, array)
-        self._state.begin_pass()
-        self._record.data = {}  # may be other data than those of the passes before
-        self._train(trainer, data, None, self._state.epochs + 1)
+        self.state_.begin_pass()
+        self.record_.data = {}  # may be other data than those of the passes before
+        self._train(trainer, data, None, self.state_.epochs + 1)
         return self
 
-    def _new_state(self, n_features, seed=None):
+    def new_state(self, n_features, seed=None):
         """(seed, layout, State): new parameters, the optimiser at rest."""
         seed = checks.seed_of(self.random_state) if seed is None else seed
-        shape = self._plan_settings()
+        shape = self.plan_settings()
         with checks.named_memory(", ".join(f"{name}={value}" for name, value in shape.items())):
             layout = Layout(self.program, n_features, **shape)
             return seed, layout, State.new(layout, seed, self.dtype)
 
     def _begin(self, made, X):
-        """Become the model that `_new_state` made, with the feature names of X."""
+        """Become the model that `new_state` made, with the feature names of X."""
         validate_data(self, X, skip_check_array=True)  # names, number of features
-        self._become(*made)
+        self.become(*made)
 
-    def _become(self, seed, layout, state, record=None, part=None):
-        self.seed_, self._layout, self._state, self._part = seed, layout, state, part
-        self._record = record or Record()
+    def become(self, seed, layout, state, record=None, part=None):
+        self.seed_, self.layout_, self.state_, self.part_ = seed, layout, state, part
+        self.record_ = record or Record()
 
     @contextlib.contextmanager
     def _unchanged_by_errors(self):
@@ -302,12 +304,12 @@ class Model(BaseEstimator):
         """Who trains, with all memory that it takes, and on what: X on a GPU, else its array."""
         data, m = X if on_gpu(X) else array, self._machine
         with checks.named_memory(f"batch_size={self.batch_size} on {data.shape[0]} rows"):
-            return m.trainer(m, self._layout, self._loss_weights(), self._recipe(), self._state,
+            return m.trainer(m, self.layout_, self._loss_weights(), self._recipe(), self.state_,
                              data, self.n_threads), data  # fmt: skip
 
     def _train(self, trainer, X, X_valid, last_epoch, keep=None):
-        run = Run(self._machine, self._layout, self._loss_weights(), self._recipe(),
-                  settings.schedule(self.learning_rate), self._state, self._record,
+        run = Run(self._machine, self.layout_, self._loss_weights(), self._recipe(),
+                  settings.schedule(self.learning_rate), self.state_, self.record_,
                   self._held_out)  # fmt: skip
         try:
             train(run, X, X_valid, last_epoch, trainer, bool(self.verbose), keep)
@@ -327,8 +329,8 @@ class Model(BaseEstimator):
 
     def _terms(self, X):
         """{term: value of each row of X (n,), float64}, for a family whose terms need no noise."""
-        session, dtype = self._session(X.shape[0]), self._state.theta.dtype
-        values = {name: np.empty(X.shape[0]) for name in self._layout.terms}
+        session, dtype = self._session(X.shape[0]), self.state_.theta.dtype
+        values = {name: np.empty(X.shape[0]) for name in self.layout_.terms}
         for rows in blocks(X.shape[0]):
             batch = session.load_x(fetch(X, rows, dtype))
             session.binarize(session.view("x", batch.B), self._binarize_code, self.seed_,
@@ -340,7 +342,7 @@ class Model(BaseEstimator):
 
     def _draws(self, n_samples, seed):
         """Draws of x (n_samples, D) by the program's draw(task, batch, seed, first_row)."""
-        session, dtype = self._session(n_samples), self._state.theta.dtype
+        session, dtype = self._session(n_samples), self.state_.theta.dtype
         draws = np.empty((n_samples, self.n_features_in_), dtype)
         for rows in blocks(n_samples):
             batch = session.batch(rows.stop - rows.start)
@@ -382,8 +384,8 @@ class Model(BaseEstimator):
     def _trace(self, X, given):
         X = self._check_X_to_train(X)
         values = fetch(X, slice(None), self.dtype)
-        theta = self._state.theta
-        return trace(self._layout, self._loss_weights(), theta, values,
+        theta = self.state_.theta
+        return trace(self.layout_, self._loss_weights(), theta, values,
                      lambda session: self._load(session, values, given))  # fmt: skip
 
     def _load(self, session, values, given):
@@ -396,8 +398,8 @@ class Model(BaseEstimator):
     def _point(self, X, given=None, dtype=None):
         """A session with X loaded and loss and gradient computed, and its batch."""
         values = fetch(self._check_X_to_train(X), slice(None), dtype or self.dtype)
-        theta, m = self._state.theta.astype(dtype or self.dtype), self._machine
-        session = m.session(m, self._layout, self._loss_weights(), theta, len(values))
+        theta, m = self.state_.theta.astype(dtype or self.dtype), self._machine
+        session = m.session(m, self.layout_, self._loss_weights(), theta, len(values))
         batch = self._load(session, values, given or {})
         session.step.loss_and_gradient(session.task, batch)
         return session, batch
@@ -407,19 +409,19 @@ class Model(BaseEstimator):
         weights = session.task.theta.dtype.type(1) * self._loss_weights()
         return sum(
             weight * session.download(session.view(name, batch.B)).astype(np.float64)
-            for name, weight in zip(self._layout.terms, weights, strict=True)
+            for name, weight in zip(self.layout_.terms, weights, strict=True)
         )
 
     def _loss(self, session, batch):
         return float(self._losses(session, batch).mean())
 
     def _gradients(self, session):
-        return self._layout.named_views(session.download(session.task.gradient))
+        return self.layout_.named_views(session.download(session.task.gradient))
 
     def _check_gradients(self, X, given, options):
         session, batch = self._point(X, given, np.dtype("float64"))
         theta = np.array(session.download(session.task.theta))
-        views = self._layout.named_views(theta)
+        views = self.layout_.named_views(theta)
 
         def evaluate(values):
             for view, value in zip(views.values(), values, strict=True):
@@ -449,7 +451,7 @@ class Model(BaseEstimator):
         """
         self._check_loaded()
         self._check_unchanged()
-        storage.write(path, self._state.arrays(self._layout), document.facts_of(self))
+        storage.write(path, self.state_.arrays(self.layout_), document.facts_of(self))
 
     @classmethod
     def load(cls, path, part=None):

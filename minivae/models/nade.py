@@ -205,7 +205,7 @@ class NADE(Model):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _plan_settings(self):
+    def plan_settings(self):
         return {"n_hidden": int(self.n_hidden)}
 
     def score_samples(self, X):

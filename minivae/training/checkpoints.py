@@ -60,7 +60,7 @@ class Checkpoints:
         are left out, so that writing takes a tenth of the time."""
         *before, now = self.model.history_.get(self.score) or [np.nan]
         if now > np.nanmax([-np.inf, *before]):
-            arrays = self.model._state.arrays(self.model._layout).items()
+            arrays = self.model.state_.arrays(self.model.layout_).items()
             copies = {name: array.copy() for name, array in arrays}
             self.best = copies, document.facts_of(self.model)
         self._write_after(SHARE * self.took)
@@ -84,7 +84,7 @@ class Checkpoints:
         begin = time.monotonic()
         self.write_best()
         model = self.model
-        storage.write(self.folder / storage.CHECKPOINT, model._state.arrays(model._layout),
+        storage.write(self.folder / storage.CHECKPOINT, model.state_.arrays(model.layout_),
                       document.facts_of(model))  # fmt: skip
         self.written = time.monotonic()
         self.took = self.written - begin

@@ -103,7 +103,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
 
     # --- what the base asks for -----------------------------------------------------------------
 
-    def _plan_settings(self):
+    def plan_settings(self):
         return {
             "latent_dim": int(self.latent_dim),
             "hidden_layer_sizes": tuple(map(int, self.hidden_layer_sizes)),
@@ -128,16 +128,16 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
             )
 
     @property
-    def _is_bernoulli(self):
+    def is_bernoulli(self):
         return self.likelihood == "bernoulli"
 
     @property
-    def _takes_missing(self):
+    def takes_missing(self):
         return self.missing == "mask"
 
     @property
     def _n_features_out(self):
-        return self._layout.plan.latent_dim
+        return self.layout_.plan.latent_dim
 
     @property
     def _binarize_code(self):
@@ -154,6 +154,10 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
                                       self.seed_, 1)  # fmt: skip
         return {name: float(values.mean()) for name, values in terms.items()}
 
+    def held_out_score(self, X):
+        """(ELBO of each row of X (n,), in words how)."""
+        return self.elbo(X, n_samples=10, random_state=0), "10 draws for each"
+
     # --- use ------------------------------------------------------------------------------------
 
     def transform(self, X):
@@ -164,7 +168,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     def inverse_transform(self, Z):
         """Decoder means for codes Z (n, latent_dim): probabilities or Gaussian means, (n, D)."""
         self._check_loaded("decoder")
-        Z = checks.as_array(Z, "Z", dtype=self._state.theta.dtype, order="C")
+        Z = checks.as_array(Z, "Z", dtype=self.state_.theta.dtype, order="C")
         if Z.shape[1] != self._n_features_out:
             raise ValueError(
                 f"Z has {Z.shape[1]} columns, expected one per latent: {self._n_features_out}"

@@ -1,0 +1,140 @@
+"""The options of the command: those of the models from their tables of settings, and its own.
+
+A word of the shell becomes a value here, and what is said of a setting (default, choices, help) is
+taken from where the family says it.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from minivae.data import datasets
+from minivae.models import MODELS, find
+
+EPOCHS, UPDATES = 20, 3000  # by default so many passes, and more if those are too few updates
+NOT_OPTIONS = ("verbose", "random_state")  # --quiet and --seed are the command's own
+
+
+def whole(word, low=1):
+    """Type of an option: a whole number."""
+    if not word.isdecimal() or not low <= int(word) < 2**63:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {low}, got {word!r}")
+    return int(word)
+
+
+def real(word):
+    """Type of an option: a number."""
+    try:
+        return float(word.replace("_", "?"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {word!r}") from None
+
+
+def sizes(word):
+    """Type of an option: "500,200" is (500, 200), "" is ()."""
+    return tuple(map(whole, word.split(","))) if word else ()
+
+
+def schedule(word):
+    """Type of an option: "0.001", or "14:0.002,6:0.0002" for [(14, 0.002), (6, 0.0002)]."""
+    if ":" not in word:
+        return real(word)
+    steps = [step.split(":") for step in word.split(",")]
+    if not all(len(step) == 2 for step in steps):
+        raise argparse.ArgumentTypeError(
+            f"expected a rate, or EPOCHS:RATE,EPOCHS:RATE,..., got {word!r}"
+        )
+    return tuple((whole(epochs), real(rate)) for epochs, rate in steps)
+
+
+def pixels(word):
+    """Type of an option: "28x20" is (28, 20)."""
+    if not re.fullmatch(r"[1-9]\d{,8}x[1-9]\d{,8}", word):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 28x28, got {word!r}")
+    return tuple(map(int, word.split("x")))
+
+
+def shown(value):
+    """A setting's value as a shell would write it."""
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return ",".join(f"{epochs}:{rate:g}" for epochs, rate in value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+KINDS = {
+    "whole": {"type": whole, "metavar": "N"},
+    "real": {"type": real, "metavar": "X"},
+    "sizes": {"type": sizes, "metavar": "SIZES"},
+    "schedule": {"type": schedule, "metavar": "RATE"},
+}
+INT, FLAG = KINDS["whole"], {"action": "store_true"}
+DATA = {"metavar": "DATA", "nargs": "?"}
+# fmt: off
+OPTIONS = {  # name: (keywords of argparse, default, help)
+    "dir": ({"metavar": "DIR"}, None, "folder that minivae train made, or a model file"),
+    "data": (DATA, None, "name of a data set, for its held-out rows, or a file, for all its rows "
+        "(default: the held-out rows of what the model was trained on)"),
+    "codes": ({"metavar": "CODES"}, None, "file .npy or .csv, a row per code, Z columns"),
+    "--overwrite": (FLAG, False, "replace an earlier run in DIR; other files stay"),
+    "--resume": (FLAG, False, "go on with an interrupted run in DIR, exactly as if nothing had "
+        "happened; its options hold, and need not be said again (but --epochs may grow)"),
+    "--seed": (INT | {"type": lambda word: whole(word, 0)}, 0, "of all random draws"),
+    "--data-dir": ({"metavar": "DIR"}, None, "folder with the files of a named data set "
+        "(default: $MINIVAE_DATA_DIR; if not set, they are downloaded)"),
+    "--image-shape": ({"type": pixels, "metavar": "HxW"}, None,
+        "height and width of rows that are images, such as 28x28 (default: as the data say)"),
+    "--test-fraction": (KINDS["real"], 0.1, "part of the rows to hold out, if DATA has no test "
+        "part"),
+    "--quiet": (FLAG, False, "no progress and no notes, only the results"),
+    "-n": (INT, 100, "number of samples"),
+    "--n-samples": (INT, 100, "posterior draws for each row, for a model with latent variables"),
+    "--rows": (INT, 8, "rows of data to use"),
+    "--max-coordinates": (INT, 200,
+        "check parameters of up to N entries entry by entry, others along random directions"),
+}
+TRAIN = {
+    "data": (DATA, "digits", f"{', '.join(datasets.NAMES)}, or .npy .npz .csv .parquet IDX file"),
+    "--out": ({"type": Path, "required": True, "metavar": "DIR"}, None, "folder for the results"),
+    "--model": ({"choices": tuple(MODELS)}, "vae", "family of the model, which has options of its "
+        "own: minivae train --model NAME --help"),
+}
+# fmt: on
+
+
+def option_of(name, setting):
+    """How a setting is called in a shell."""
+    return "--" + (setting.option or name).replace("_", "-")
+
+
+def add_options(parser, names, table):
+    """Options of the command itself. None has a default: what is given is what was said."""
+    for name in names:
+        kind, default, text = table[name]
+        text += f" (default: {default})" if default not in (None, False) else ""
+        parser.add_argument(name, **kind, default=argparse.SUPPRESS, help=text)
+
+
+def add_settings(parser, family):
+    """The options of a family's settings, from its table."""
+    group = parser.add_argument_group(f"settings of --model {family}")
+    for name, setting in find(family).SETTINGS.items():
+        if name in NOT_OPTIONS or not setting.kind:
+            continue
+        kind = KINDS.get(setting.kind) or {"choices": [c for c in setting.choices if c is not None]}
+        text, default = setting.help, shown(setting.default)
+        if name == "epochs":
+            default += f", or {UPDATES} updates"
+        text += f" (default: {default})" if setting.default is not None else ""
+        group.add_argument(option_of(name, setting), dest=name, **kind, default=argparse.SUPPRESS,
+                           help=text.replace("%", "%%"))  # fmt: skip
+
+
+def defaults(names, table):
+    """{destination: default} of options of the command itself."""
+    return {name.lstrip("-").replace("-", "_"): table[name][1] for name in names}
+
+
+def settings_of(family, given):
+    """{name: value} of a family's settings as given, the others at their defaults."""
+    table = find(family).SETTINGS
+    return {name: given.get(name, setting.default) for name, setting in table.items()}
