@@ -44,8 +44,8 @@ class Parser(argparse.ArgumentParser):
     """Errors are one line, and say what may have been meant."""
 
     def error(self, message):
-        wrong = re.match(r"unrecognized arguments: (\S+)|argument COMMAND: invalid choice: '(\S+?)'",
-                         message)  # fmt: skip
+        option, command = "unrecognized arguments: ", "argument COMMAND: invalid choice: "
+        wrong = re.match(rf"{option}(\S+)|{command}'(\S+?)'", message)
         if wrong:
             word = wrong[1] or wrong[2]
             known = self.known if wrong[1] else [run.__name__ for run in COMMANDS]
@@ -114,7 +114,7 @@ def main(argv=None):
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller, who does not want to see it
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w"))
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a folder's name may not be ASCII
     try:

@@ -13,9 +13,17 @@ from minivae.files import document, storage
 from minivae.files.storage import BEST, CHECKPOINT
 
 MODEL, HISTORY = "model.safetensors", "history.json"
-PICTURES = "learning_curve.png reconstructions.png samples.png means.png manifold.png latent.png".split()
+PICTURES = (
+    "learning_curve.png reconstructions.png samples.png means.png manifold.png latent.png".split()
+)
 FILES = (MODEL, CHECKPOINT, BEST, HISTORY, *PICTURES)
-FACTS = ("data", "data_dir", "test_fraction", "image_shape", "seed")  # of the command, not the model
+FACTS = (
+    "data",
+    "data_dir",
+    "test_fraction",
+    "image_shape",
+    "seed",
+)  # of the command, not the model
 FREE = ("out", "resume", "quiet", "n_threads", "epochs", "data_dir")  # may differ when going on
 
 

@@ -12,6 +12,7 @@ from sklearn.utils import check_array
 from minivae.data.rows import mapped, on_gpu, parts
 from minivae.engine.machine import parse_device
 
+
 def check_count(name, value):
     """Raise unless value is a positive integer."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
@@ -126,11 +127,16 @@ def check_values(X, bernoulli, dtype, given, name="X", missing=False):
     smallest, largest = (np.fmin, np.fmax) if missing else (np.minimum, np.maximum)
     for part, _, _ in parts(X):
         if part.size:  # without `missing`, NaN is the smallest if there is one
-            low, high = smallest(low, smallest.reduce(part, None)), largest(high, largest.reduce(part, None))
+            low, high = (
+                smallest(low, smallest.reduce(part, None)),
+                largest(high, largest.reduce(part, None)),
+            )
     with np.errstate(over="ignore"):
         low, high = np.array([low, high]).astype(dtype)
     if missing and low > high:
-        raise ValueError(f"{name} has no value that is not NaN: give rows of which something is known")
+        raise ValueError(
+            f"{name} has no value that is not NaN: give rows of which something is known"
+        )
     if not (np.isfinite(low) and np.isfinite(high)):
         _refuse_not_finite(X, dtype, getattr(given, "columns", None), name)
     if bernoulli and (low < 0 or high > 1):

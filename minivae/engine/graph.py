@@ -1,61 +1,28 @@
-"""A GPU as a machine: the program of `objective.py` on a device, for NumPy arrays of the host.
+"""Who runs a program on a device: a trainer that replays one captured step, and a session.
 
-`Crew` trains: model, data and optimiser stay on the device, a step is captured once per batch
-shape, and replayed. Everything else is run call by call: what is given is copied to the device, and
-what was written comes back.
+The program is that of every machine. What a step needs that changes (its number, the rows, the
+learning rate) is on the device, so that a step is captured once for each size of batch, as a graph
+of kernels, and replayed.
 """
 
 import functools
-import inspect
 import time
-from types import SimpleNamespace
 
 import numpy as np
 
-from minivae import objective
-from minivae.interrupts import paced
-from minivae.kernels.launches import (
-    Control,
-    Counter,
-    Rate,
-    Rows,
-    Table,
-    check_dtype,
-    contiguous,
-)
-from minivae.parameters import Workspace
+from minivae.engine import step
+from minivae.engine.program import bind
+from minivae.engine.task import Shard, Task
+from minivae.engine.threads import NO_RECIPE, next_pace
+from minivae.kernels import tables
+from minivae.kernels.support.launches import Control, Counter, Rate, Rows, check_dtype, contiguous
 
 FIRST_CHUNK = 16  # steps
 MARGIN = 0.95  # of the memory that is free, as allocations are rounded up
-# Of the program, what cuts views and works on any array, and what computes.
-VIEWS = ("weight", "bias", "output", "latent", "source", "matrix", "share", "Shard")
-COMPUTES = (
-    "encode",
-    "decode",
-    "likelihood",
-    "forward",
-    "backward",
-    "loss_and_gradient",
-    "binarize",
-)
-CONSTANT = ("theta", "mask")  # arguments that those do not write
-
-
-def make_machine(device, bound):
-    """The program on a device, as `backend.machine` gives it. bound(table): the program over it."""
-    table = Table(device)
-    program = bound(table)
-    kernels = [name for name in vars(Table) if not name.startswith("_")]
-    return SimpleNamespace(
-        **{name: getattr(objective, name) for name in VIEWS},
-        **{name: hosted(device, getattr(program, name), CONSTANT) for name in COMPUTES},
-        k=SimpleNamespace(**{name: hosted(device, getattr(table, name)) for name in kernels}),
-        crew=functools.partial(Crew, device, bound),
-    )
 
 
 def in_turn(method):
-    """The Crew's method, one thread after the other: a device has one stream, for one capture."""
+    """The method, one thread after the other: a device has one stream, for one capture."""
 
     @functools.wraps(method)
     def call(self, *arguments):
@@ -65,81 +32,58 @@ def in_turn(method):
     return call
 
 
-def hosted(device, function, constant=()):
-    """A function of arrays on the device as one of NumPy arrays, with the same side effects.
-
-    constant: names of arguments that it does not write, so that they need not come back.
-    """
-    names = tuple(inspect.signature(function).parameters)
-
-    def run(*arguments):
-        there = {}  # id of an array: itself, its copy on the device, whether that may be written
-        with device.lock:
-            result = function(
-                *[
-                    _put(device, value, name not in constant, there)
-                    for value, name in zip(arguments, names, strict=True)
-                ]
-            )
-            for value, copy, may_be_written in there.values():
-                if may_be_written:
-                    value[...] = device.download(copy)
-            return result if result is None or isinstance(result, bool) else device.download(result)
-
-    return run
+def make_task(device, layout, weights, recipe, data, P, rows, dtype):
+    """The Task for batches of up to so many rows, with all its arrays but the data new."""
+    empty = device.empty
+    return Task(
+        layout.plan, *layout.tables(), recipe, np.asarray(weights, np.float64), data,
+        empty((P,), dtype), empty((2, P), dtype), empty((P,), dtype),
+        empty((rows * layout.width,), dtype), empty((len(layout.terms),), np.float64), None, 1,
+    )  # fmt: skip
 
 
-def _put(device, value, writable, there):
-    """What stands for an argument on the device; an array that is given twice is one there too."""
-    if isinstance(value, Workspace):
-        return Workspace(*[_put(device, field, writable, there) for field in value])
-    if not isinstance(value, np.ndarray):
-        return value
-    if id(value) not in there:
-        copy = device.empty(value.shape, value.dtype)
-        device.upload(np.ascontiguousarray(value), copy)
-        there[id(value)] = value, copy, writable and value.flags.writeable
-    return there[id(value)][1]
+class Trainer:
+    """Trains on a device, for `with`: model, data and optimiser stay there.
 
-
-class Crew:
-    """What `training.Crew` is for threads, for a device: trains there, for `with`.
-
-    steps is how many of them to run before the next look at the clock. What a run changes of a
-    State stays on the device until `store` brings it back, at the latest when `with` ends.
+    What a run changes of a State comes back when `store` is called, at the latest when `with` ends.
+    steps is how many of them to run before the next look at the clock.
     """
 
-    def __init__(self, device, bound, plan, dtype, order=None):
-        self.order = order  # of the rows in an epoch: for who asks a crew for it
-        self.device, self.plan, self.dtype = device, plan, np.dtype(dtype)
-        self.control, self.table = Control(device), Table(device)
-        self.program = bound(Table(device, self.control))
-        self.steps, self.graphs, self.buffers = FIRST_CHUNK, {}, None
+    def __init__(self, device, machine, layout, weights, recipe, state, X, n_threads):
+        self.device, self.layout, self.weights = device, layout, weights
+        self.dtype, self.n_parameters = state.theta.dtype, layout.n_parameters
+        self.control, self.table = Control(device), tables.on_device(device)
+        captured = tables.on_device(device, self.control)
+        bound = bind(layout.program, captured, lambda function, inline: function)
+        self.train_step = bound[step].train_step
+        self.steps, self.graphs, self.task, self.order = FIRST_CHUNK, {}, None, None
         self.state = self.given = None  # what is on the device, as the host knows it
         self.stored = True
+        if type(X) is np.ndarray or on_device(X):
+            self.reserve(recipe, X)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
         self.store()
-        self.graphs, self.buffers, self.state, self.given = {}, None, None, None
+        self.graphs, self.task, self.order, self.state, self.given = {}, None, None, None, None
 
     @in_turn
     def run(self, recipe, state, data, rows):
-        """Train on these rows of data (N, D); how many steps were made, as `objective.train` does.
+        """Train on these rows of data (N, D); how many steps were made, as `step.train` does.
 
         data: a NumPy array, copied to the device once for as long as the same array is given; or an
-        array that is there already. Adds to state.totals; the rest of state is for `store`.
+        array that is there already. Adds to state.totals; the rest of the state is for `store`.
         """
-        begin, batch = time.perf_counter(), min(recipe.batch_size, len(rows))
+        batch = min(recipe.batch_size, len(rows))
         if batch == 0:
             return 0
         self._prepare(recipe, state, data, rows)
         full, rest = divmod(len(rows), batch)
         graphs = [self._captured(recipe, size) for size in (batch, rest) if size]
-        totals = self.buffers.totals
-        self.device.upload(state.totals, totals)
+        begin = time.perf_counter()  # compiling and capturing are over
+        self.device.upload(state.totals, self.task.totals)
         self.control.start(state.steps, recipe.learning_rate)
         self.stored = False
         for _ in range(full):
@@ -148,103 +92,91 @@ class Crew:
         if rest and made == full:  # or the workspace would no longer show the batch that failed
             graphs[1]()
             made = self.control.step() - state.steps
-        state.totals[:] = self.device.download(totals)
+        state.totals[:] = self.device.download(self.task.totals)
         seconds = time.perf_counter() - begin
         if len(rows) > (self.steps - 1) * batch:  # not the short rest of an epoch
-            self.steps = paced(self.steps, seconds)
+            self.steps = next_pace(self.steps, seconds)
         return made
 
     @in_turn
     def reserve(self, recipe, data):
         """Take the memory for training on data (N, D); MemoryError says what would fit."""
-        self.buffers = self._allocate(recipe, data, type(data) is np.ndarray)
+        self._allocate(recipe, data)
 
     @in_turn
     def store(self):
         """Bring parameters and moments back into the State that was trained, if they changed."""
         if not self.stored:
-            self.state.theta[:] = self.device.download(self.buffers.theta)
-            self.state.moments[:] = self.device.download(self.buffers.moments)
+            self.state.theta[:] = self.device.download(self.task.theta)
+            self.state.moments[:] = self.device.download(self.task.moments)
             self.stored = True
 
     @in_turn
     def finite(self, state):
         """Whether all parameters are; asked on the device, for the State that is trained."""
         assert state is self.state
-        return self.table.all_finite(self.buffers.theta, self.buffers.theta)
+        return self.table.all_finite(self.task.theta)
 
     @property
     @in_turn
     def gradient(self):
         """The gradient (P,) of the last step, a copy."""
-        return self.device.download(self.buffers.gradient)
+        return self.device.download(self.task.gradient)
 
     @property
     @in_turn
     def work(self):
-        """The Workspace as the last step left it, a copy."""
-        return Workspace(*map(self.device.download, self.buffers.work))
+        """The workspace as the last step left it, a copy."""
+        return self.device.download(self.task.work)
 
-    # --- inside ---------------------------------------------------------------------------------
+    # --- what a run needs on the device ---------------------------------------------------------
 
     def _prepare(self, recipe, state, data, rows):
         """See to it that all that a run needs is on the device."""
         check_dtype("data", data, self.dtype)
-        D = int(self.plan.fan_in[0])
+        D = self.layout.n_features
         if data.ndim != 2 or data.shape[1] != D:
             raise ValueError(f"data has shape {data.shape}, expected (rows, {D})")
         here = type(data) is np.ndarray
         if not here:
             self.device.address("data", data)
-            contiguous(data=data)
-        held, batch = self.buffers, min(recipe.batch_size, len(rows))
-        fits = held and len(data) <= held.order.size and batch <= held.work.nll.size
-        if not fits or not (held.own if here else data is held.data):
+            contiguous("data", data)
+        room = self.task.work.size // self.layout.width if self.task else 0
+        fits = room >= min(recipe.batch_size, len(rows)) and len(data) <= self.order.size
+        if not fits or not (self.own if here else data is self.task.data):
             self.store()
-            self.buffers, self.state, self.given, self.graphs = None, None, None, {}
-            self.buffers = self._allocate(recipe, data, here)
+            self.task, self.order, self.state, self.given, self.graphs = None, None, None, None, {}
+            self._allocate(recipe, data)
         if here and data is not self.given:
-            self.device.upload(np.ascontiguousarray(data), self.buffers.data[: len(data)])
+            self.device.upload(np.ascontiguousarray(data), self.task.data[: len(data)])
         self.given = data
         if state is not self.state:
             self.store()
-            self.device.upload(state.theta, self.buffers.theta)
-            self.device.upload(state.moments, self.buffers.moments)
+            self.device.upload(state.theta, self.task.theta)
+            self.device.upload(state.moments, self.task.moments)
             self.state = state
-        order = np.ascontiguousarray(rows, np.int64)
-        self.device.upload(order, self.buffers.order[: len(rows)])
+        self.device.upload(np.ascontiguousarray(rows, np.int64), self.order[: len(rows)])
 
-    def _allocate(self, recipe, data, here):
-        plan, dtype, empty = self.plan, self.dtype, self.device.empty
-        P, batch = plan.n_parameters, min(recipe.batch_size, len(data))
+    def _allocate(self, recipe, data):
+        batch = min(recipe.batch_size, len(data))
+        self.own = type(data) is np.ndarray  # else it is the caller's, and is never written to
         try:
-            return SimpleNamespace(
-                theta=empty((P,), dtype),
-                moments=empty((2, P), dtype),
-                gradient=empty((P,), dtype),
-                data=empty(data.shape, dtype) if here else data,
-                own=here,  # else it is the caller's, and is never written to
-                order=empty((len(data),), np.int64),
-                totals=empty((2,), np.float64),
-                work=Workspace(
-                    eps=empty((batch, plan.latent_dim), dtype),
-                    outputs=empty((batch * plan.width,), dtype),
-                    deltas=empty((batch * plan.width,), dtype),
-                    nll=empty((batch,), dtype),
-                    kl=empty((batch,), dtype),
-                    dnoise=empty((batch,), dtype),
-                ),
-            )
+            there = self.device.empty(data.shape, self.dtype) if self.own else data
+            self.order = self.device.empty((len(data),), np.int64)
+            self.task = make_task(self.device, self.layout, self.weights, recipe, there,
+                                  self.n_parameters, batch, self.dtype)  # fmt: skip
+            return
         except MemoryError as error:
+            self.task = self.order = there = None
             full = error.with_traceback(None)  # which holds what was allocated
-        raise MemoryError(self._advice(batch, data, here)) from full
+        raise MemoryError(self._advice(batch, data)) from full
 
-    def _advice(self, batch, data, here):
+    def _advice(self, batch, data):
         """What did not fit, and what would."""
         size, free = self.dtype.itemsize, self.device.free_memory()
-        model = 4 * self.plan.n_parameters * size
-        rows = 8 * len(data) + (data.nbytes if here else 0)
-        row = (2 * self.plan.width + self.plan.latent_dim + 3) * size
+        model = 4 * self.n_parameters * size
+        rows = 8 * len(data) + (data.nbytes if self.own else 0)
+        row = self.layout.width * size
         fits = int(MARGIN * (free - model - rows) / row)
         advice = (
             f"batch_size up to {fits} would fit"
@@ -258,12 +190,11 @@ class Crew:
             f"{advice}"
         )
 
+    # --- a step as a graph ----------------------------------------------------------------------
+
     def _step(self, recipe, size):
-        held = self.buffers
-        self.program.train_step(
-            self.plan, recipe._replace(learning_rate=Rate()), held.data, Rows(held.order, size),
-            Counter(), held.theta, held.moments, held.gradient, held.work, held.totals, None, 0, 1,
-        )  # fmt: skip
+        task = self.task._replace(recipe=recipe._replace(learning_rate=Rate()))
+        self.train_step(task, Rows(self.order, size), Counter(), 0)
         self.control.advance(size)
 
     def _captured(self, recipe, size):
@@ -277,3 +208,65 @@ class Crew:
             self.control.step()
             self.graphs[key] = self.device.capture(lambda: self._step(recipe, size))
         return self.graphs[key]
+
+
+def on_device(X):
+    """Whether X is an array on a GPU, such as a cupy.ndarray."""
+    return hasattr(X, "__cuda_array_interface__")
+
+
+class Session:
+    """What threads.Session is for a processor: parameters and workspace are copied to the device
+    once, and only what is loaded and what is asked for crosses after that."""
+
+    def __init__(self, device, machine, layout, weights, theta, rows):
+        self.device, self.layout, self._arrays = device, layout, {}
+        self.k, self.program, self.step = machine.k, machine.program, machine.step
+        self.binarize = machine.task.binarize
+        dtype = theta.dtype
+        with device.lock:
+            self.rows = device.empty((rows,), np.int64)
+            device.upload(np.arange(rows), self.rows)
+            data = device.empty((rows, layout.n_features), dtype)
+            self.task = make_task(device, layout, weights, NO_RECIPE, data, theta.size, rows, dtype)
+            device.upload(np.ascontiguousarray(theta), self.task.theta)
+
+    def batch(self, B):
+        """The batch that B rows are."""
+        return Shard(B, 0, B)
+
+    def load(self, values, binarize=0, seed=0, step=0):
+        """The batch of rows values (B, D), and the noise of a step, as training loads them."""
+        batch, recipe = self.batch(len(values)), NO_RECIPE._replace(binarize=binarize, seed=seed)
+        self.upload(values, self.task.data[: batch.B])
+        task = self.task._replace(recipe=recipe)
+        self.program.load(task, self.rows[: batch.B], batch, step)
+        return batch
+
+    def load_x(self, values):
+        """The batch of rows values (B, D): x and what of it is known, without any noise."""
+        B, observed = len(values), None
+        if "observed" in self.layout.regions:
+            observed = self.view("observed", B)
+        self.upload(values, self.task.data[:B])
+        self.k.gather(self.task.data, self.rows[:B], self.view("x", B), observed)
+        return self.batch(B)
+
+    def view(self, name, B):
+        """A region of the workspace for B rows, on the device."""
+        return self.layout.region_view(self.task.work, name, B)
+
+    def array(self, name, shape):
+        """An array of the device for the caller's own use, the same one at every call."""
+        if name not in self._arrays:
+            self._arrays[name] = self.device.empty(shape, self.task.theta.dtype)
+        return self._arrays[name]
+
+    def upload(self, values, array):
+        """array <- values of the host, which may be rows of it that are to be repeated."""
+        values = np.broadcast_to(np.asarray(values, array.dtype), array.shape)
+        self.device.upload(np.ascontiguousarray(values), array)
+
+    def download(self, array):
+        """An array of the device on the host, a copy."""
+        return self.device.download(array)

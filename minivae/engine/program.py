@@ -56,7 +56,7 @@ def reached(module, found=()):
 
 
 def modules(program):
-    """All modules of a family's program: engine/step.py, the family's own, and what these import."""
+    """All modules of a program: engine/step.py, the family's own, and what these import."""
     return reached(step, reached(program))
 
 

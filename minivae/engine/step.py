@@ -30,7 +30,8 @@ def train(task, order, first_step, worker):
 
 
 def train_step(task, rows, step, worker):
-    """One step on the batch `rows` of the data; whether its loss was finite, else nothing changes."""
+    """One step on the batch `rows` of the data; False, and nothing changed, where its loss is not
+    finite."""
     B = rows.size
     first, last = share(B, worker, task.workers)
     shard = Shard(B, first, last)

@@ -105,7 +105,7 @@ def load_rows(task, rows, x, observed, shard, step):
 
 
 def binarize(x, mode, seed, stream, step, first_row):
-    """Grey values to 0 and 1, in place: by x >= 1/2, at random with probability x, or not at all."""
+    """Grey values to 0 and 1, in place: by x >= 1/2, with probability x, or not at all."""
     if mode == THRESHOLD:
         k.threshold(x)
     elif mode == STOCHASTIC:

@@ -10,7 +10,9 @@ from minivae.engine.machine import processors
 from minivae.engine.task import Recipe, Shard, Task
 
 CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the clock and at Ctrl-C
-WORK_PER_THREAD = 5e6  # multiply-adds of a step below which one more thread costs more than it saves
+WORK_PER_THREAD = (
+    5e6  # multiply-adds of a step below which one more thread costs more than it saves
+)
 NO_RECIPE = Recipe(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 1, 0)  # for who does not train
 
 
@@ -104,7 +106,8 @@ class Trainer:
             go.append(True)
         finally:
             decided.set()
-        return [job.result() for job in jobs][0]
+        made, *_ = [job.result() for job in jobs]
+        return made
 
 
 def count_threads(n_threads, n_parameters, batch_size):
@@ -137,8 +140,9 @@ class Session:
     def load(self, values, binarize=0, seed=0, step=0):
         """The batch of rows values (B, D), and the noise of a step, as training loads them."""
         recipe = NO_RECIPE._replace(binarize=binarize, seed=seed)
-        task, batch = self.task._replace(recipe=recipe, data=read_only(values)), self.batch(
-            len(values)
+        task, batch = (
+            self.task._replace(recipe=recipe, data=read_only(values)),
+            self.batch(len(values)),
         )
         self.program.load(task, self.rows[: batch.B], batch, step)
         return batch

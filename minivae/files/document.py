@@ -61,7 +61,7 @@ def load(path, part, find):
                               f"for all, got {part!r}")  # fmt: skip
         model = make(**{name: tuples(value) for name, value in facts["settings"].items()})
         check_sizes(facts["settings"], len(arrays))
-        model.check_settings(device=False)  # but not the device: that is of the computer it was trained on
+        model.check_settings(device=False)  # the device is of the computer it was trained on
         layout = Layout(model.program, n_features_of(facts), **model.plan_settings())
         check_facts(facts, layout)
         storage.compare(path, arrays, State.unmade(layout, model.dtype).arrays(layout))

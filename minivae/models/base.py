@@ -12,8 +12,8 @@ from minivae.data.rows import BLOCK, blocks, fetch, fingerprint, on_gpu
 from minivae.engine.layout import Layout
 from minivae.engine.machine import check_device, machine, parse_device
 from minivae.engine.state import Record, State
-from minivae.engine.trace import trace
-from minivae.evaluation.gradcheck import check_gradient
+from minivae.evaluation.point import Point
+from minivae.evaluation.trace import trace
 from minivae.files import document, storage
 from minivae.kernels import BINARIZE, STREAM_PIXELS
 from minivae.models import settings
@@ -360,10 +360,7 @@ class Model(BaseEstimator):
 
         A model that was not fitted is given its initial parameters first.
         """
-        session, batch = self._point(X)
-        return self._loss(session, batch), {
-            name: view.copy() for name, view in self._gradients(session).items()
-        }
+        return self._point(X, {}).loss_and_gradients()
 
     def check_gradients(self, X, **options):
         """Compare every gradient on X (n, D) with finite differences, in float64, for fixed noise.
@@ -371,75 +368,32 @@ class Model(BaseEstimator):
         Returns the Report of `minivae.gradcheck.check_gradient` (which takes the options): per
         parameter the worst relative error; `.passed`, `.worst`, and as text a table.
         """
-        return self._check_gradients(X, {}, options)
+        return self._point(X, {}, np.float64).check_gradients(**options)
 
     def trace(self, X):
         """Every array of one batch X (n, D), forward and gradient, in the order of the step.
 
         A mapping name -> array that prints as a table with shape, unit, norm and the line of the
-        program that made it (engine/trace.py).
+        program that made it (evaluation/trace.py).
         """
         return self._trace(X, {})
 
+    def _values(self, X, dtype=None):
+        """The rows of X, checked, as an array (n, D)."""
+        return fetch(self._check_X_to_train(X), slice(None), dtype or self.dtype)
+
+    def _point(self, X, given, dtype=None):
+        """X (n, D) as one batch with the noise of step 0; given {region: values} replaces some."""
+        values = self._values(X, dtype)
+        theta = self.state_.theta.astype(values.dtype)
+        session = self._machine.session(self._machine, self.layout_, self._loss_weights(), theta,
+                                        len(values))  # fmt: skip
+        return Point(session, values, given, self._binarize_code, self.seed_)
+
     def _trace(self, X, given):
-        X = self._check_X_to_train(X)
-        values = fetch(X, slice(None), self.dtype)
-        theta = self.state_.theta
-        return trace(self.layout_, self._loss_weights(), theta, values,
-                     lambda session: self._load(session, values, given))  # fmt: skip
-
-    def _load(self, session, values, given):
-        """The batch of all rows, with the noise of step 0; given {region: values} replaces some."""
-        batch = session.load(values, self._binarize_code, self.seed_, 0)
-        for name, array in given.items():
-            session.upload(array, session.view(name, batch.B))
-        return batch
-
-    def _point(self, X, given=None, dtype=None):
-        """A session with X loaded and loss and gradient computed, and its batch."""
-        values = fetch(self._check_X_to_train(X), slice(None), dtype or self.dtype)
-        theta, m = self.state_.theta.astype(dtype or self.dtype), self._machine
-        session = m.session(m, self.layout_, self._loss_weights(), theta, len(values))
-        batch = self._load(session, values, given or {})
-        session.step.loss_and_gradient(session.task, batch)
-        return session, batch
-
-    def _losses(self, session, batch):
-        """The loss of each row (n,)."""
-        weights = session.task.theta.dtype.type(1) * self._loss_weights()
-        return sum(
-            weight * session.download(session.view(name, batch.B)).astype(np.float64)
-            for name, weight in zip(self.layout_.terms, weights, strict=True)
-        )
-
-    def _loss(self, session, batch):
-        return float(self._losses(session, batch).mean())
-
-    def _gradients(self, session):
-        return self.layout_.named_views(session.download(session.task.gradient))
-
-    def _check_gradients(self, X, given, options):
-        session, batch = self._point(X, given, np.dtype("float64"))
-        theta = np.array(session.download(session.task.theta))
-        views = self.layout_.named_views(theta)
-
-        def evaluate(values):
-            for view, value in zip(views.values(), values, strict=True):
-                view[...] = value
-            session.upload(theta, session.task.theta)
-            session.step.loss_and_gradient(session.task, batch)
-
-        def forward(*values):
-            evaluate(values)
-            return self._losses(session, batch)
-
-        def backward(*values_and_dlosses):
-            evaluate(values_and_dlosses[:-1])
-            return [slope.copy() for slope in self._gradients(session).values()]
-
-        start = [view.copy() for view in views.values()]
-        mean = np.full(batch.B, 1 / batch.B)
-        return check_gradient(forward, backward, start, names=list(views), dout=[mean], **options)
+        values = self._values(X)
+        return trace(self.layout_, self._loss_weights(), self.state_.theta, values, given,
+                     self._binarize_code, self.seed_)  # fmt: skip
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -465,5 +419,5 @@ class Model(BaseEstimator):
     @classmethod
     def _only(cls, name):
         if name != cls.program.NAME:
-            raise ValueError(f"it is a {name!r}, not a {cls.program.NAME!r}: minivae.load reads both")
+            raise ValueError(f"it is a {name}, not a {cls.program.NAME}: minivae.load reads any")
         return cls

@@ -16,8 +16,6 @@ pays: drawing x takes D steps, one after the other, and there is no latent code.
 import sys
 from typing import NamedTuple
 
-import numpy as np
-
 from minivae.data import checks
 from minivae.engine.layout import Region
 from minivae.engine.task import column, load_rows, parameter, region, share
@@ -69,7 +67,7 @@ def weights():
     return {"nll": 1.0}
 
 
-# --- the first half of a step: some rows of a batch ----------------------------------------------
+# --- the first half of a step: some rows of a batch -----------------------------------------------
 
 
 def load(task, rows, shard, step):
@@ -102,7 +100,7 @@ def forward(task, shard):
     return logits
 
 
-# --- the second half: some of the parameters -------------------------------------------------------
+# --- the second half: some of the parameters ------------------------------------------------------
 
 
 def block_gradient(task, block, batch, worker):
@@ -127,7 +125,7 @@ def parameters(task, flat):
     return W, flat[plan.c : plan.c + H], V, flat[plan.b : plan.b + D]
 
 
-# --- drawing from the model -------------------------------------------------------------------------
+# --- drawing from the model -----------------------------------------------------------------------
 
 
 def draw(task, shard, seed, first_row):
@@ -140,7 +138,7 @@ def draw(task, shard, seed, first_row):
     k.nade_sample(u, W, c, V, b, a, h, x)
 
 
-# --- the estimator ----------------------------------------------------------------------------------
+# --- the estimator --------------------------------------------------------------------------------
 
 
 class NADE(Model):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minivae.engine.trace import trace
+from minivae.evaluation.trace import trace
 
 
 def first_fault(layout, theta, work, B):
@@ -16,15 +16,16 @@ def first_fault(layout, theta, work, B):
             return f"{name} was made infinite or NaN by the update before"
     regions = layout.region_views(work, B)
     weights, one = np.ones(len(layout.terms)), np.zeros((1, layout.n_features), theta.dtype)
-    for event in trace(layout, weights, theta, one, lambda s: s.load(one)).entries.values():
+    for event in trace(layout, weights, theta, one).entries.values():
         if event.name in regions and not np.isfinite(regions[event.name]).all():
-            read = [(name, regions.get(name, parameters.get(name))) for name in event.reads]
-            sizes = [f"{name} up to {largest(array):.1e}" for name, array in read]
-            behind = f" ({', '.join(sizes)})" if sizes else ""
-            return f"{event.name} overflowed in {event.kernel}{behind}"
+            read = [
+                f"{name} up to {_largest(name, regions, parameters):.1e}" for name in event.reads
+            ]
+            return f"{event.name} overflowed in {event.kernel} ({', '.join(read)})"
     return "a term overflowed"
 
 
-def largest(array):
-    """The largest size of an entry."""
-    return float(np.abs(array).max())
+def _largest(name, regions, parameters):
+    """The largest size of an entry of an array of the trace; parameters may be several in one."""
+    arrays = [regions[name]] if name in regions else [parameters[n] for n in name.split("+")]
+    return float(max(np.abs(array).max() for array in arrays))

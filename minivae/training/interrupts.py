@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 
+
 @contextlib.contextmanager
 def defer_signals(*signals):
     """Within the block, the first of these signals only makes the yielded function return True.

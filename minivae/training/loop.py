@@ -15,13 +15,13 @@ from minivae.engine.state import Record, State
 from minivae.engine.task import Recipe
 from minivae.kernels import BINARIZE, OPTIMIZERS
 from minivae.kernels.optimizers import FACTS
-from minivae.kernels.tables import reference
 from minivae.training.divergence import first_fault
 from minivae.training.interrupts import defer_signals
 from minivae.training.order import Order
 from minivae.training.progress import Progress
 
-_in_training = {}  # id of a model: the call that trains it. A lock in the model could not be pickled.
+# id of a model: the call that trains it. A lock in the model itself could not be pickled.
+_in_training = {}
 if hasattr(os, "register_at_fork"):  # the threads that train stay behind
     os.register_at_fork(after_in_child=_in_training.clear)
 
@@ -170,28 +170,26 @@ def train_chunk(run, X, trainer, order):
         raise FloatingPointError(
             f"{name} became infinite or NaN in epoch {state.epochs + 1}, by batch "
             f"{-(-state.rows // batch)} or shortly before, so training stopped. Go back "
-            f"to the last checkpoint, or fit anew. {advice(recipe)}"
+            f"to the last checkpoint, or fit anew. {advice(recipe.learning_rate)}"
         )
 
 
 def _diverged(run, trainer, B):
     """What happened in a batch of B rows whose loss was not finite, and what to do."""
-    work, batch = trainer.work, min(run.recipe.batch_size, B)
-    means = {name: run.layout.region_view(work, name, B).mean(dtype=np.float64)
-             for name in run.layout.terms}  # fmt: skip
-    terms = ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
-    number = run.state.rows // run.recipe.batch_size + 1
+    layout, state, work = run.layout, run.state, trainer.work
+    means = [layout.region_view(work, name, B).mean(dtype=np.float64) for name in layout.terms]
+    terms = ", ".join(f"{n} {mean:.3g}" for n, mean in zip(layout.terms, means, strict=True))
+    number = state.rows // run.recipe.batch_size + 1
     return (
-        f"the loss became {run.weights @ list(means.values())} ({terms}) in epoch "
-        f"{run.state.epochs + 1}, batch {number}: "
-        f"{first_fault(run.layout, run.state.theta, work, batch)}. Training stopped before "
-        f"that batch changed anything. {advice(run.recipe._replace(learning_rate=run.rate(run.state.epochs)))}"
+        f"the loss became {run.weights @ means} ({terms}) in epoch {state.epochs + 1}, batch "
+        f"{number}: {first_fault(layout, state.theta, work, B)}. Training stopped before "
+        f"that batch changed anything. {advice(run.rate(state.epochs))}"
     )
 
 
-def advice(recipe):
+def advice(rate):
     """What to do when training diverges."""
-    return f"Try a learning_rate below {recipe.learning_rate}, or scale X."
+    return f"Try a learning_rate below {rate:g}, or scale X."
 
 
 def norm(gradient):

@@ -14,8 +14,10 @@ class Progress:
     def __init__(self, state, n_rows, last_epoch, title, show):
         self.n_rows, self.title = n_rows, title
         self.start = n_rows * state.epochs + state.rows
+        # On a terminal only: in a file every look at the clock would leave a line.
+        hidden = not show or sys.stderr is None or not sys.stderr.isatty()
         self.bar = tqdm(total=n_rows * last_epoch, initial=self.start, bar_format=LINE,
-                        desc="compiling", disable=not show or sys.stderr is None)  # fmt: skip
+                        desc="compiling", disable=hidden)  # fmt: skip
 
     def __enter__(self):
         return self

@@ -227,9 +227,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         eps None draws the noise of step 0. A model that was not fitted is given its initial
         parameters first.
         """
-        session, batch = self._point(X, self._noise(X, eps))
-        gradients = self._gradients(session)
-        return self._loss(session, batch), {n: view.copy() for n, view in gradients.items()}
+        return self._point(X, self._noise(X, eps)).loss_and_gradients()
 
     def check_gradients(self, X, eps=None, **options):
         """Compare every gradient on X (n, D) with finite differences, in float64, for fixed noise.
@@ -237,13 +235,13 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         Returns the Report of `minivae.gradcheck.check_gradient` (which takes the options): per
         parameter the worst relative error; `.passed`, `.worst`, and as text a table.
         """
-        return self._check_gradients(X, self._noise(X, eps), options)
+        return self._point(X, self._noise(X, eps), np.float64).check_gradients(**options)
 
     def trace(self, X, eps=None):
         """Every array of one batch X (n, D), forward and gradient, in the order of the step.
 
         A mapping name -> array that prints as a table with shape, unit, norm and the line of the
-        program that made it (engine/trace.py). eps as in `loss_and_gradients`.
+        program that made it (evaluation/trace.py). eps as in `loss_and_gradients`.
         """
         return self._trace(X, self._noise(X, eps))
 

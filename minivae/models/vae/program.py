@@ -69,7 +69,7 @@ def weights(beta=1.0):
     return {"nll": 1.0, "kl": beta}
 
 
-# --- the first half of a step: some rows of a batch ----------------------------------------------
+# --- the first half of a step: some rows of a batch -----------------------------------------------
 
 
 def load(task, rows, shard, step):
@@ -130,7 +130,7 @@ def backward(task, shard, kl_scale):
     net.backward(task, plan.encoder, shard)
 
 
-# --- p(x|z) ----------------------------------------------------------------------------------------
+# --- p(x|z) ---------------------------------------------------------------------------------------
 
 
 def likelihood_gradient(task, y, shard, scale):
@@ -170,7 +170,7 @@ def noise_logvar(task, flat):
     return flat[task.plan.noise : task.plan.noise + 1]
 
 
-# --- drawing from the model ------------------------------------------------------------------------
+# --- drawing from the model -----------------------------------------------------------------------
 
 
 def draw(task, shard, seed, first_row):
@@ -187,7 +187,7 @@ def draw(task, shard, seed, first_row):
         k.gaussian_draw(mean, noise_logvar(task, task.theta), x, x)
 
 
-# --- the second half: some of the parameters -------------------------------------------------------
+# --- the second half: some of the parameters ------------------------------------------------------
 
 
 def block_gradient(task, block, batch, worker):

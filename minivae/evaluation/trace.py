@@ -18,6 +18,7 @@ from minivae.engine import step, task
 from minivae.engine.machine import Machine
 from minivae.engine.program import bind
 from minivae.engine.threads import Session
+from minivae.evaluation.point import Point
 from minivae.kernels.tables import reference
 
 PACKAGE = Path(__file__).parents[1]
@@ -66,17 +67,15 @@ class Trace(Mapping):
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def trace(layout, weights, theta, X, prepare):
-    """The Trace of the mean loss over X (n, D) and of its gradient.
+def trace(layout, weights, theta, values, given=None, binarize=0, seed=0):
+    """The Trace of the mean loss over values (n, D) and of its gradient, with the noise of step 0.
 
-    prepare(session): loads the batch, and returns it.
+    given {region: values} replaces some of what was loaded.
     """
     entries = {}
     with np.errstate(all="ignore"):  # what overflows is there to be seen
-        observer = _Observer(layout, theta, len(X), entries)
-        session = observer.session(weights, len(X))
-        batch = prepare(session)
-        session.step.loss_and_gradient(session.task, batch)
+        session = _Observer(layout, theta, len(values), entries).session(weights, len(values))
+        Point(session, values, given or {}, binarize, seed).compute()
     return Trace(entries)
 
 
@@ -123,7 +122,9 @@ class _Observer:
         if old is not None and old.kernel != kernel:
             self.entries[f"{name} ({old.kernel})"] = old
         place, source = self._line()
-        self.entries[name] = Entry(name, array.copy(), self._unit(name), kernel, reads, place, source)
+        self.entries[name] = Entry(
+            name, array.copy(), self._unit(name), kernel, reads, place, source
+        )
 
     def _unit(self, name):
         if name in self.layout.terms:
