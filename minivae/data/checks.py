@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import sys
 import warnings
 from numbers import Integral
 
@@ -182,8 +183,16 @@ def warn_of_grey(X):
             "over 0 and 1: the result is a negative cross-entropy, not a log-likelihood, and must "
             'not be compared with one. Set binarize="stochastic" or "threshold", or binarise X.',
             UserWarning,
-            stacklevel=4,  # whoever called score or score_samples
+            stacklevel=_levels_to_the_caller(),
         )
+
+
+def _levels_to_the_caller():
+    """How far up, as `warnings.warn` in the calling function counts, minivae was called from."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_globals.get("__name__", "").partition(".")[0] == "minivae" and frame.f_back:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def compare_data(known, given):
