@@ -34,6 +34,7 @@ class Model(BaseEstimator):
     program = None
     SETTINGS = {}
     score_kind = None
+    instead_of_bernoulli = ""  # for other data than that, as the end of a sentence
     parts = ()  # names of parts that `load` can give alone, as their parameters begin
 
     def __init_subclass__(cls):
@@ -147,15 +148,17 @@ class Model(BaseEstimator):
     def _check_new(self, X, name):
         """X with any number of features, as the settings want it."""
         array = checks.check_form(X, self, self.dtype, name)
-        return checks.check_values(array, self.is_bernoulli, self.dtype, X, name,
-                                   self.takes_missing)  # fmt: skip
+        return self._check_values(array, self.dtype, X, name)
+
+    def _check_values(self, array, dtype, X, name):
+        return checks.check_values(array, self.is_bernoulli, dtype, X, name, self.takes_missing,
+                                   self.instead_of_bernoulli)  # fmt: skip
 
     def _check_X(self, X):
         """X as a C-contiguous array with the features of the model, which has parameters."""
         array = checks.check_form(X, self, self.state_.theta.dtype)
         validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
-        return checks.check_values(array, self.is_bernoulli, self.state_.theta.dtype, X, "X",
-                                   self.takes_missing)  # fmt: skip
+        return self._check_values(array, self.state_.theta.dtype, X, "X")
 
     def _check_X_to_train(self, X):
         """The same for any model; one without parameters gets its initial ones."""
@@ -343,7 +346,8 @@ class Model(BaseEstimator):
     def _draws(self, n_samples, seed):
         """Draws of x (n_samples, D) by the program's draw(task, batch, seed, first_row)."""
         session, dtype = self._session(n_samples), self.state_.theta.dtype
-        draws = np.empty((n_samples, self.n_features_in_), dtype)
+        with checks.named_memory(f"n_samples={n_samples}"):
+            draws = np.empty((n_samples, self.n_features_in_), dtype)
         for rows in blocks(n_samples):
             batch = session.batch(rows.stop - rows.start)
             session.program.draw(session.task, batch, seed, rows.start)

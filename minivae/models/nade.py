@@ -218,5 +218,4 @@ class NADE(Model):
         """
         self._check_loaded()
         checks.check_count("n_samples", n_samples)
-        with checks.named_memory(f"n_samples={n_samples}"):
-            return self._draws(n_samples, self._seed(random_state))
+        return self._draws(n_samples, self._seed(random_state))

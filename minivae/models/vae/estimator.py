@@ -34,6 +34,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
 
     program = program
     score_kind = "lower bound"
+    instead_of_bernoulli = ', or use likelihood="gaussian"'
     parts = ("encoder", "decoder")
     SETTINGS = {
         "latent_dim": whole(2, "Z, the number of latent variables"),
@@ -192,8 +193,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         """
         self._check_loaded("decoder")
         checks.check_count("n_samples", n_samples)
-        with checks.named_memory(f"n_samples={n_samples}"):
-            return self._draws(n_samples, self._seed(random_state))
+        return self._draws(n_samples, self._seed(random_state))
 
     def elbo(self, X, n_samples=1, random_state=None):
         """ELBO of each row of X (n,), in nats, from n_samples posterior draws: unbiased.
