@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minivae import NADE, VAE
+from minivae import NADE, VAE, StorageError
 from minivae.engine import threads
 from minivae.engine.layout import Layout
 from minivae.engine.machine import machine
@@ -164,3 +164,15 @@ def test_every_name_of_a_layer_can_be_the_first_fault():
         assert first_fault(layout, theta, work, 3) == (
             f"{name} was made infinite or NaN by the update before"
         )
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_the_last_update_may_not_leave_nan(device, tmp_path):
+    X = np.random.default_rng(0).random((50, 6))
+    vae = VAE(hidden_layer_sizes=(8,), epochs=1, batch_size=50, random_state=0, device=device,
+              learning_rate=1e300, optimizer="sgd")  # fmt: skip
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        vae.fit(X)
+    with pytest.raises(StorageError, match="NaN or infinite"):
+        vae.save(tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
