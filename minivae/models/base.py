@@ -264,8 +264,9 @@ class Model(BaseEstimator):
     @one_at_a_time
     def partial_fit(self, X, y=None):
         """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
-        array = self._check_X_to_train(X)
-        trainer, data = self._trainer(X, array)
+        with self._unchanged_by_errors():
+            array = self._check_X_to_train(X)
+            trainer, data = self._trainer(X, array)
         self.state_.begin_pass()
         self.record_.data = {}  # may be other data than those of the passes before
         self._train(trainer, data, None, self.state_.epochs + 1)
