@@ -41,7 +41,7 @@ class Model(BaseEstimator):
         super().__init_subclass__()
         cls._parameter_constraints = {n: s.constraint for n, s in cls.SETTINGS.items()}
         doc = inspect.getdoc(cls) or ""
-        cls.__doc__ = doc.replace("{settings}", settings.describe(cls.SETTINGS).strip())
+        cls.__doc__ = doc.replace("{settings}", settings.describe(cls.SETTINGS))
 
     # --- what a family may change ---------------------------------------------------------------
 
@@ -239,7 +239,7 @@ class Model(BaseEstimator):
             trainer, data = self._trainer(X, array)
             if keep:
                 keep.write()
-        self._train(trainer, data, X_valid, self.epochs, keep)
+        self._train(trainer, data, X_valid, int(self.epochs), keep)
         return self
 
     @one_at_a_time
@@ -258,7 +258,7 @@ class Model(BaseEstimator):
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
         if keep:
             keep.go_on()
-        self._train(trainer, data, X_valid, self.epochs, keep)
+        self._train(trainer, data, X_valid, int(self.epochs), keep)
         return self
 
     @one_at_a_time
