@@ -134,10 +134,8 @@ def check_values(X, bernoulli, dtype, given, name="X", missing=False, otherwise=
             )
     with np.errstate(over="ignore"):
         low, high = np.array([low, high]).astype(dtype)
-    if missing and low > high:
-        raise ValueError(
-            f"{name} has no value that is not NaN: give rows of which something is known"
-        )
+    if missing and low > high:  # nothing is known, so nothing can be wrong
+        return X
     if not (np.isfinite(low) and np.isfinite(high)):
         _refuse_not_finite(X, dtype, getattr(given, "columns", None), name)
     if bernoulli and (low < 0 or high > 1):
@@ -147,6 +145,14 @@ def check_values(X, bernoulli, dtype, given, name="X", missing=False, otherwise=
             f"images: divide by 255){otherwise}"
         )
     return X
+
+
+def check_something(X, name):
+    """Raise where every entry of X is NaN: of that nothing can be learned."""
+    if not issparse(X) and all(np.isnan(part).all() for part, _, _ in parts(X)):
+        raise ValueError(
+            f"{name} has no value that is not NaN: give rows of which something is known"
+        )
 
 
 def _refuse_not_finite(X, dtype, columns, name):

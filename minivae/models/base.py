@@ -148,6 +148,8 @@ class Model(BaseEstimator):
     def _check_new(self, X, name):
         """X with any number of features, as the settings want it."""
         array = checks.check_form(X, self, self.dtype, name)
+        if self.takes_missing:
+            checks.check_something(array, name)
         return self._check_values(array, self.dtype, X, name)
 
     def _check_values(self, array, dtype, X, name):
