@@ -309,9 +309,10 @@ class Model(BaseEstimator):
     def _trainer(self, X, array):
         """Who trains, with all memory that it takes, and on what: X on a GPU, else its array."""
         data, m = X if on_gpu(X) else array, self._machine
+        n_threads = None if self.n_threads is None else int(self.n_threads)
         with checks.named_memory(f"batch_size={self.batch_size} on {data.shape[0]} rows"):
             return m.trainer(m, self.layout_, self._loss_weights(), self._recipe(), self.state_,
-                             data, self.n_threads), data  # fmt: skip
+                             data, n_threads), data  # fmt: skip
 
     def _train(self, trainer, X, X_valid, last_epoch, keep=None):
         run = Run(self._machine, self.layout_, self._loss_weights(), self._recipe(),
@@ -411,6 +412,7 @@ class Model(BaseEstimator):
         Equal models give equal bytes: the seconds that epochs took are left out.
         """
         self._check_loaded()
+        self.check_settings(device=False)
         self._check_unchanged()
         storage.write(path, self.state_.arrays(self.layout_), document.facts_of(self))
 
