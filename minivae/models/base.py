@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from minivae.data import checks
-from minivae.data.rows import BLOCK, blocks, fetch, fingerprint, on_gpu
+from minivae.data.rows import BLOCK, fetch, fingerprint, on_gpu, passing
 from minivae.engine.layout import Layout
 from minivae.engine.machine import check_device, machine, parse_device
 from minivae.engine.state import Record, State
@@ -338,7 +338,7 @@ class Model(BaseEstimator):
         """{term: value of each row of X (n,), float64}, for a family whose terms need no noise."""
         session, dtype = self._session(X.shape[0]), self.state_.theta.dtype
         values = {name: np.empty(X.shape[0]) for name in self.layout_.terms}
-        for rows in blocks(X.shape[0]):
+        for rows in passing(X.shape[0]):
             batch = session.load_x(fetch(X, rows, dtype))
             session.binarize(session.view("x", batch.B), self._binarize_code, self.seed_,
                              STREAM_PIXELS, 0, rows.start)  # fmt: skip
@@ -352,7 +352,7 @@ class Model(BaseEstimator):
         session, dtype = self._session(n_samples), self.state_.theta.dtype
         with checks.named_memory(f"n_samples={n_samples}"):
             draws = np.empty((n_samples, self.n_features_in_), dtype)
-        for rows in blocks(n_samples):
+        for rows in passing(n_samples):
             batch = session.batch(rows.stop - rows.start)
             session.program.draw(session.task, batch, seed, rows.start)
             draws[rows] = session.download(session.view("x", batch.B))
