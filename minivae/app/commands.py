@@ -122,7 +122,7 @@ def leaving_at_once(folder):
     def leave(number, frame):
         word = "interrupted" if number == signal.SIGINT else "terminated"
         go_on = f"minivae: {word}; go on with: minivae train --resume --out {folder}\n"
-        os.write(2, go_on.encode())
+        os.write(2, go_on.encode(errors="surrogateescape"))
         os._exit(128 + number)
 
     usual = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,5 +1,6 @@
 """Commands of `minivae`, run in this process or in one of its own, and what they leave."""
 
+import json
 import os
 import subprocess
 import sys
@@ -24,13 +25,34 @@ def call(capsys, *words):
     return code, *capsys.readouterr()
 
 
-def shell(line, **environment):
-    """The same for a line of a shell, in which minivae is a process of its own."""
-    program = f"minivae() {{ '{sys.executable}' -m minivae \"$@\"; }}\n{line}"
+PROCESS = """
+import json, sys
+from minivae.app.cli import main
+codes = []
+for words in json.loads(sys.argv[2]):
+    try:
+        codes.append(main(words))
+    except SystemExit as stop:  # argparse
+        codes.append(stop.code)
+with open(sys.argv[1], "w") as file:
+    json.dump(codes, file)
+sys.exit(codes[-1])
+"""
+
+
+def process(folder, commands, redirection="", **environment):
+    """Exit codes of commands, one after the other in a process of its own, as a shell starts it
+    with a redirection such as ">&-"; then that of the process, its stdout and its stderr."""
+    codes, commands = folder / "codes.json", [list(map(str, words)) for words in commands]
+    words = [sys.executable, "-c", PROCESS, codes, json.dumps(commands)]
     done = subprocess.run(
-        ["sh", "-c", program], capture_output=True, env={**os.environ, **environment}
-    )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *words],
+        cwd=folder, capture_output=True, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert codes.exists(), done.stderr.decode()
+    found = json.loads(codes.read_text())
+    codes.unlink()
+    return found, done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def contents(folder):
