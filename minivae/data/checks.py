@@ -161,7 +161,8 @@ def _refuse_not_finite(X, dtype, columns, name):
     """Raise, with how many entries of X are not finite and where the first is."""
     bad = []
     for part, row, column in parts(X):
-        wrong = ~np.isfinite(part.astype(dtype))
+        with np.errstate(over="ignore"):
+            wrong = ~np.isfinite(part.astype(dtype))
         bad.append((row[wrong], column[wrong]))
     row, column = next((rows[0], columns_[0]) for rows, columns_ in bad if rows.size)
     label = f" ({columns[column]!r})" if columns is not None else ""

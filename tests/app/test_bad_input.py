@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from families import FAMILIES
 from refused import REFUSED
 from taken import TAKEN
+from tiny import FAMILIES
 from worlds import World
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"

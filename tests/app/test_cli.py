@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from families import FAMILIES
 from shell import call, contents
+from tiny import FAMILIES
 
 import minivae
 from minivae import models

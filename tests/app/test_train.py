@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from families import FAMILIES
 from shell import ALWAYS, STARTED, TINY, assert_picture, call, contents
+from tiny import FAMILIES
 
 import minivae
 from minivae import datasets, models

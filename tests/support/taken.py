@@ -8,13 +8,14 @@ import pickle
 import subprocess
 import sys
 import threading
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from families import small
 from numba.core import caching
 from scipy import sparse
 from sklearn.base import clone
+from tiny import tiny
 from worlds import BITS, X, frame, mapped, values
 
 import minivae
@@ -77,10 +78,10 @@ START = """
 import os, sys, numpy as np
 from pathlib import Path
 import minivae
-from families import small
+from tiny import tiny
 X = np.eye(16, dtype="f4")
-def fit(seed=0):
-    return small(sys.argv[1], device="cpu", n_threads=2, random_state=seed).fit(X)
+def fit(seed=0, device="cpu"):
+    return tiny(sys.argv[1], device=device, n_threads=2, random_state=seed).fit(X)
 def bits(model):
     return model.state_.theta.tobytes()
 """
@@ -92,7 +93,7 @@ if child == 0:
 print(os.waitpid(child, 0)[1])
 """
 WRITERS = """
-models, whole, children = [fit(0), fit(1)], [], []
+models, whole, children = [fit(seed, "reference") for seed in (0, 1)], [], []
 for model in models:
     model.save("model")
     whole.append(Path("model").read_bytes())
@@ -114,9 +115,9 @@ def script(code, expected, **environment):
 
     def do(w):
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", START + code, w.family], cwd=w.scratch, timeout=50,
+            [sys.executable, "-W", "error", "-c", START + code, w.family],
             env={"PATH": "", "PYTHONPATH": os.path.dirname(__file__), **environment},
-            capture_output=True, text=True,
+            cwd=w.scratch, timeout=50, capture_output=True, text=True,
         )  # fmt: skip
         assert done.stderr == ""
         return done.stdout.strip(), expected(w) if callable(expected) else expected
@@ -125,7 +126,7 @@ def script(code, expected, **environment):
 
 
 def trained_here(w):
-    return small(w.family, device="cpu").fit(np.eye(16, dtype="f4")).state_.theta.tobytes().hex()
+    return tiny(w.family, device="cpu").fit(np.eye(16, dtype="f4")).state_.theta.tobytes().hex()
 
 
 def compiled_without(name, error):
@@ -187,8 +188,9 @@ TAKEN = {  # what is given: function of a World that gives what was found, and w
     "labels as y, even of another length": same(lambda w: w.new().fit(X, np.arange(3))),
     "random_state: from 2**32 to 2**63 - 1": lambda w: (
         w.model.set_params(random_state=2**63 - 1).fit(X).seed_, 2**63 - 1),
-    "settings: whole numbers of NumPy, such as np.int8": same(
-        lambda w: w.new(batch_size=np.int8(8), epochs=np.int8(100)).fit(X), epochs=100),
+    "settings: numbers of any kind, such as np.int8 or a Fraction": same(
+        lambda w: w.new(epochs=np.int8(9), learning_rate=Fraction(1, 128)).fit(X),
+        epochs=9, learning_rate=1 / 128),
     "n_threads: more than there are rows": same(
         lambda w: w.new(device="cpu", n_threads=1000).fit(X), device="cpu", n_threads=1),
     "another architecture after fit, then score_samples": reshaped_after_fit,

@@ -1,20 +1,23 @@
-"""A small model of every family, for tests that hold for all of them."""
+"""Models of every family that train in milliseconds, and when two of them are equal."""
 
 import numpy as np
+from families import SMALL
 
-from minivae import models
+from minivae.models import MODELS, find
 
-FAMILIES = list(models.MODELS)
-SHAPES = {  # a new family needs a line here, and is in all these tests
-    "vae": dict(hidden_layer_sizes=(4,)),
-    "nade": dict(n_hidden=4),
-}
+FAMILIES = list(MODELS)
 
 
-def small(family="vae", **settings):
-    """An estimator that trains in milliseconds."""
-    usual = dict(epochs=2, batch_size=8, device="reference", random_state=0)
-    return models.find(family)(**usual | SHAPES[family] | settings)
+def tiny(family="vae", **settings):
+    """A small model on the machine that compiles nothing."""
+    same = dict(epochs=2, batch_size=8, device="reference", random_state=0)
+    return find(family)(**SMALL[family] | same | settings)
+
+
+def reshaped(family):
+    """Settings of another model than `tiny` makes."""
+    name, size = next(item for item in SMALL[family].items() if isinstance(item[1], int))
+    return {name: size + 1}
 
 
 def history(model):
@@ -27,8 +30,7 @@ def same_model(a, b):
     for x, y in [(a.state_.theta, b.state_.theta), (a.state_.moments, b.state_.moments)]:
         assert (x.dtype, x.tobytes()) == (y.dtype, y.tobytes())
     facts = [
-        (m.state_.steps, m.state_.epochs, m.state_.rows, m.seed_,
-         m.n_features_in_, history(m))
+        (m.state_.steps, m.state_.epochs, m.state_.rows, m.seed_, m.n_features_in_, history(m))
         for m in (a, b)
-    ]  # fmt: skip
+    ]
     np.testing.assert_equal(*facts)  # in which NaN is equal to NaN

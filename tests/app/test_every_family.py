@@ -5,8 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
-from families import FAMILIES, SHAPES, history, same_model, small
+from families import SMALL
 from shell import call, contents
+from tiny import FAMILIES, history, same_model, tiny
 
 import minivae
 from minivae import datasets, models
@@ -18,9 +19,9 @@ CODES = {"encode": ["{run}"], "reconstruct": ["{run}"], "decode": ["{run}", "{fo
 
 
 def words_of(family):
-    """`small(family)` in a shell."""
+    """`tiny(family)` in a shell."""
     table, words = models.find(family).SETTINGS, ["--model", family]
-    settings = dict(epochs=2, batch_size=8, device="reference") | SHAPES[family]
+    settings = dict(epochs=2, batch_size=8, device="reference") | SMALL[family]
     for name, value in settings.items():
         words += [options.option_of(name, table[name]), options.shown(value)]
     return words
@@ -57,7 +58,7 @@ def loaded(folder):
 def test_train_does_what_the_estimator_does(run, folder):
     family, out, lines = run
     data = datasets.load(folder / "bits.npy")
-    expected = small(family).fit(data.train, X_valid=data.test)
+    expected = tiny(family).fit(data.train, X_valid=data.test)
     model = loaded(out)
     same_model(model, expected)
     assert model.get_params() == expected.get_params() and type(model) is models.find(family)
