@@ -145,9 +145,11 @@ def in_shell(message):
 
 def open_streams():
     """Write to nowhere what the caller has closed, and whatever letters there are to the rest."""
-    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
-        pass  # else a file would get the number of stdout or stderr, and their text
-    os.close(number)
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # it is free, and a file would get it, and the text that is for it
+            os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -5,26 +5,19 @@ import shutil
 
 import numpy as np
 import pytest
-from families import SMALL
-from shell import call, contents
+from shell import call, contents, options_of
 from tiny import FAMILIES, history, same_model, tiny
 
 import minivae
 from minivae import datasets, models
-from minivae.app import options, runs
+from minivae.app import runs
 from minivae.files import storage
 
 BITS = (np.random.default_rng(0).random((24, 6)) > 0.6).astype("f4")
 CODES = {"encode": ["{run}"], "reconstruct": ["{run}"], "decode": ["{run}", "{folder}/bits.npy"]}
 
 
-def words_of(family):
-    """`tiny(family)` in a shell."""
-    table, words = models.find(family).SETTINGS, ["--model", family]
-    settings = dict(epochs=2, batch_size=8, device="reference") | SMALL[family]
-    for name, value in settings.items():
-        words += [options.option_of(name, table[name]), options.shown(value)]
-    return words
+TINY = dict(epochs=2, batch_size=8, device="reference")  # as in `tiny`
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +34,7 @@ def run(request, folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("minivae.app.pictures.of", lambda *words: [])
         patch.setattr("builtins.print", lambda *words, file=None: lines.append(words[0]))
-        words = ["train", folder / "bits.npy", "--out", out, *words_of(request.param)]
+        words = ["train", folder / "bits.npy", "--out", out, *options_of(request.param, **TINY)]
         assert minivae.app.cli.main(list(map(str, words))) == 0
     return request.param, out, lines
 
@@ -76,7 +69,13 @@ def test_train_does_what_the_estimator_does(run, folder):
 def test_resume_ends_where_one_go_would_have_ended(run, folder, copy, capsys):
     family, _, _ = run
     whole = copy.with_name("whole")
-    train = ["train", folder / "bits.npy", "--out", whole, *words_of(family), "--epochs", 4]
+    train = [
+        "train",
+        folder / "bits.npy",
+        "--out",
+        whole,
+        *options_of(family, **TINY | {"epochs": 4}),
+    ]
     assert call(capsys, *train)[0] == 0
     code, _, err = call(capsys, "train", "--resume", "--out", copy, "--epochs", 4)
     assert code == 0 and "going on after 2 of 4 epochs" in err

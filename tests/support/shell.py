@@ -5,14 +5,24 @@ import os
 import subprocess
 import sys
 
+from families import SMALL
 from matplotlib.image import imread
 
-from minivae.app import cli
+from minivae import models
+from minivae.app import cli, options
 
 TINY = "--hidden 5 --epochs 2 --batch-size 8 --device reference".split()
 STARTED = {"checkpoint.safetensors", "history.json"}
 ALWAYS = {"model.safetensors", "best.safetensors", "learning_curve.png", "reconstructions.png"}
 ALWAYS |= {"samples.png"} | STARTED
+
+
+def options_of(family, **settings):
+    """The words of `minivae train` for a small model of a family, with these settings."""
+    table, words = models.find(family).SETTINGS, ["--model", family]
+    for name, value in (SMALL[family] | settings).items():
+        words += [options.option_of(name, table[name]), options.shown(value)]
+    return words
 
 
 def call(capsys, *words):

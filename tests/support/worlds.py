@@ -14,13 +14,13 @@ from unittest import mock
 import numba
 import numpy as np
 import pytest
-from families import SMALL
 from safetensors.numpy import save_file
+from shell import options_of
 from tiny import reshaped, tiny
 
 import minivae
 from minivae import datasets, models
-from minivae.app import cli, options, pictures, runs
+from minivae.app import cli, pictures, runs
 from minivae.engine import machine, threads
 from minivae.files import document, storage
 from minivae.training import loop
@@ -178,13 +178,8 @@ def run(*words):
 
 def train(w, *words):
     """Words of `minivae train` for a small model of the World's family."""
-    table, settings = models.find(w.family).SETTINGS, SMALL[w.family] | dict(epochs=1)
-    tiny = [
-        word
-        for name, value in (settings | dict(batch_size=8, device="reference")).items()
-        for word in (options.option_of(name, table[name]), options.shown(value))
-    ]
-    return ["train", *words, "--model", w.family, *tiny, "--quiet"]
+    tiny = options_of(w.family, epochs=1, batch_size=8, device="reference")
+    return ["train", *words, *tiny, "--quiet"]
 
 
 def command(words, name=None, content=b""):
