@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from .native import external, jit
+from .native import compiled, jit
 
 _features = llvmlite.binding.get_host_cpu_features()
 _avx512 = _features.get("avx512f", False)
@@ -209,6 +209,7 @@ def _write_tile(rows, columns, tile, down_tile, out, down, right):
             out[i * down + j * right] = tile[i * down_tile + j]
 
 
+@compiled
 def _multiply(m, n, depth, a, down_a, right_a, b, down_b, right_b, out, down_out, right_out):
     """out (m, n) = a (m, depth) b (depth, n), each by its first entry and its distances."""
     lanes = _lanes(out)
@@ -247,11 +248,7 @@ def _multiply(m, n, depth, a, down_a, right_a, b, down_b, right_b, out, down_out
 
 
 _dtypes = types.float32, types.float64
-
-
-_symbols = {dtype: f"minivae_multiply_{dtype}" for dtype in _dtypes}
-_matrices = {dtype: (types.CPointer(dtype), _n, _n) * 3 for dtype in _dtypes}
-external(_multiply, {_symbols[dtype]: (_n, _n, _n, *_matrices[dtype]) for dtype in _dtypes})
+_arguments = {dtype: (_n, _n, _n, *(types.CPointer(dtype), _n, _n) * 3) for dtype in _dtypes}
 
 
 @intrinsic
@@ -271,8 +268,10 @@ def multiply(typingctx, a, b, out):
             distances = cgutils.unpack_tuple(builder, array.strides)
             arguments += [array.data, *(builder.sdiv(distance, size) for distance in distances)]
         kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-        routine = cgutils.get_or_insert_function(builder.module, kind, _symbols[dtype])
-        builder.call(routine, arguments)
+        _multiply.compile(_arguments[dtype])
+        context.active_code_library._reload_init.add(_multiply.link(_arguments[dtype]))
+        symbol = f"{_multiply.symbol(_arguments[dtype])}_c"
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, symbol), arguments)
         return context.get_dummy_value()
 
     return types.void(a, b, out), codegen

@@ -28,8 +28,7 @@ class Machine:
     """
 
     name: str
-    k: ModuleType  # for arrays of the machine
-    host: ModuleType  # for arrays of the host
+    k: ModuleType
     program: ModuleType
     step: ModuleType
     task: ModuleType
@@ -63,7 +62,7 @@ def machine(program, device, matmul_precision="float32"):
         table = tables.cpu()
         compiled = functools.partial(native.compiled, layout=fingerprint(program))
     bound = bind(program, table, compiled)
-    return Machine(name, table, table, bound[program], bound[step], bound[task], Trainer, Session)
+    return Machine(name, table, bound[program], bound[step], bound[task], Trainer, Session)
 
 
 def on_device(program, card):
@@ -73,7 +72,7 @@ def on_device(program, card):
     table = tables.on_device(card)
     bound = bind(program, table, lambda function, inline: function)
     make = functools.partial
-    return Machine("cuda", table, tables.reference, bound[program], bound[step], bound[task],
+    return Machine("cuda", table, bound[program], bound[step], bound[task],
                    make(graph.Trainer, card), make(graph.Session, card))  # fmt: skip
 
 

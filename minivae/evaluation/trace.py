@@ -91,7 +91,7 @@ class _Observer:
         kernels = {n: v for n, v in vars(reference).items() if callable(v) and n[0] != "_"}
         vars(table).update({name: self._observed(name, f) for name, f in kernels.items()})
         bound = bind(self.layout.program, table, lambda function, inline: function)
-        machine = Machine("reference", table, reference, bound[self.layout.program], bound[step],
+        machine = Machine("reference", table, bound[self.layout.program], bound[step],
                           bound[task], None, Session)  # fmt: skip
         session = Session(machine, self.layout, weights, self.theta, rows)
         for flat in (session.task.work, session.task.gradient):

@@ -106,7 +106,7 @@ def train(run, X, X_valid, last_epoch, trainer, show, keep=None):
     state, history, n = run.state, run.record.history, X.shape[0]
     if state.epochs >= last_epoch:
         return
-    order = Order(run.machine.host)
+    order = Order()
     signals = (signal.SIGINT, signal.SIGTERM) if keep else (signal.SIGINT,)
     progress = Progress(state, n, last_epoch, run.layout.program.SCORE, show)
     with defer_signals(*signals) as interrupted, trainer, progress:
