@@ -1,7 +1,6 @@
 """The one switch between machines: which kernel table runs a family's program, and who runs it."""
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -99,9 +98,3 @@ def _find(index, matmul_precision):
     from minivae.kernels.support import device
 
     return device.find(index, matmul_precision)
-
-
-def processors():
-    """How many processors this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -8,14 +8,15 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from minivae.data import checks
-from minivae.data.rows import BLOCK, blocks, fetch, fingerprint, on_gpu
+from minivae.data.rows import BLOCK, fetch, fingerprint, on_gpu
 from minivae.engine.layout import Layout
 from minivae.engine.machine import check_device, machine, parse_device
 from minivae.engine.state import Record, State
 from minivae.evaluation.point import Point
+from minivae.evaluation.terms import draws, mean_terms
 from minivae.evaluation.trace import trace
 from minivae.files import document, storage
-from minivae.kernels import BINARIZE, STREAM_PIXELS
+from minivae.kernels import BINARIZE
 from minivae.models import settings
 from minivae.training.checkpoints import Checkpoints
 from minivae.training.loop import Run, make_recipe, one_at_a_time, train
@@ -70,7 +71,7 @@ class Model(BaseEstimator):
 
     def _held_out(self, X):
         """{name: mean over the rows of X} for the history, of the score and of every term."""
-        terms = self._mean_terms(X)
+        terms = {name: float(values.mean()) for name, values in self._terms(X).items()}
         weights = self.program.weights()
         score = -sum(weight * terms[name] for name, weight in weights.items())
         return {self.program.SCORE[0]: score, **terms}
@@ -98,11 +99,12 @@ class Model(BaseEstimator):
     def _binarize_code(self):
         return BINARIZE.index(getattr(self, "binarize", None))
 
-    def _session(self, n_rows=BLOCK, theta=None):
-        """A session on the parameters, for blocks of at most so many rows."""
+    def _session(self, n_rows, theta=None):
+        """A session for blocks of rows, or on other parameters for one batch of all."""
+        rows = min(BLOCK, n_rows) if theta is None else n_rows
         theta = self.state_.theta if theta is None else theta
-        rows = min(BLOCK, n_rows) if n_rows else 1
-        return self._machine.session(self._machine, self.layout_, self._loss_weights(), theta, rows)
+        m = self._machine
+        return m.session(m, self.layout_, self._loss_weights(), theta, rows)
 
     def _loss_weights(self):
         weights = self._weights()
@@ -327,31 +329,16 @@ class Model(BaseEstimator):
         """Mean of `score_samples` over the rows of X, in nats."""
         return float(np.mean(self.score_samples(X)))
 
-    def _terms(self, X):
-        """{term: value of each row of X (n,), float64}, for a family whose terms need no noise."""
-        session, dtype = self._session(X.shape[0]), self.state_.theta.dtype
-        values = {name: np.empty(X.shape[0]) for name in self.layout_.terms}
-        for rows in blocks(X.shape[0]):
-            batch = session.load_x(fetch(X, rows, dtype))
-            session.binarize(session.view("x", batch.B), self._binarize_code, self.seed_,
-                             STREAM_PIXELS, 0, rows.start)  # fmt: skip
-            session.program.terms_pass(session.task, batch)
-            for name, found in values.items():
-                found[rows] = session.download(session.view(name, batch.B))
-        return values
+    def _terms(self, X, n_samples=1, seed=None):
+        """{term: value of each row of X (n,), float64}, the mean over n_samples draws."""
+        seed = self.seed_ if seed is None else seed
+        return mean_terms(self._session(X.shape[0]), X, self._binarize_code, seed, n_samples)
 
-    def _draws(self, n_samples, seed):
-        """Draws of x (n_samples, D) by the program's draw(task, batch, seed, first_row)."""
-        session, dtype = self._session(n_samples), self.state_.theta.dtype
-        draws = np.empty((n_samples, self.n_features_in_), dtype)
-        for rows in blocks(n_samples):
-            batch = session.batch(rows.stop - rows.start)
-            session.program.draw(session.task, batch, seed, rows.start)
-            draws[rows] = session.download(session.view("x", batch.B))
-        return draws
-
-    def _mean_terms(self, X):
-        return {name: float(values.mean()) for name, values in self._terms(X).items()}
+    def _draws(self, n_samples, random_state):
+        """x (n_samples, D) drawn from the model."""
+        checks.check_count("n_samples", n_samples)
+        with checks.named_memory(f"n_samples={n_samples}"):
+            return draws(self._session(n_samples), n_samples, self._seed(random_state))
 
     # --- gradients ------------------------------------------------------------------------------
 
@@ -385,9 +372,7 @@ class Model(BaseEstimator):
     def _point(self, X, given, dtype=None):
         """X (n, D) as one batch with the noise of step 0; given {region: values} replaces some."""
         values = self._values(X, dtype)
-        theta = self.state_.theta.astype(values.dtype)
-        session = self._machine.session(self._machine, self.layout_, self._loss_weights(), theta,
-                                        len(values))  # fmt: skip
+        session = self._session(len(values), self.state_.theta.astype(values.dtype))
         return Point(session, values, given, self._binarize_code, self.seed_)
 
     def _trace(self, X, given):
