@@ -1,4 +1,4 @@
-"""A GPU in memory: the kernels of cuda.cu, compiled by g++, on arrays that the host may not touch.
+"""A GPU in memory: the CUDA kernels, compiled by g++, on arrays that the host may not touch.
 
 It is a device as launches.py describes it. What real hardware would not forgive is an error here:
 an access outside of an array (around each lie zones whose bytes must stay what they are, and are
@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from minivae.kernels import launches
+from minivae.kernels.support import launches
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 ORDERS = (0, 1, 2, 3)  # of threads and blocks: up, down, two shuffles
@@ -79,14 +79,15 @@ def compile_kernels(dtype, source):
 
 
 class Emulator:
-    """A device in memory. order: of threads and blocks. limit: bytes that it has, None for many."""
+    """A device in memory. order: of threads and blocks. source: what there is of a subject.
+    limit: bytes that it has, None for many.
+    """
 
-    product = None  # matrix products by the kernel of cuda.cu
+    product = None  # matrix products by the kernel of dense/cuda.cu
 
-    def __init__(self, order=0, source=None, limit=None):
-        self.order, self.limit = order, limit
-        self.source = source or launches.SOURCE.read_text()
-        self.libraries, self.arrays, self.recording = {}, weakref.WeakValueDictionary(), None
+    def __init__(self, order=0, source=launches.source, limit=None):
+        self.order, self.limit, self.source = order, limit, source
+        self.units, self.arrays, self.recording = {}, weakref.WeakValueDictionary(), None
         self.launched, self.lock = 0, threading.RLock()
 
     def empty(self, shape, dtype):
@@ -134,9 +135,10 @@ class Emulator:
     def launch(self, dtype, kernel, grid, values):
         assert all(isinstance(value, np.generic) for value in values), values
         assert 0 < grid[0] < 2**31 and 0 < grid[1] < 2**16, grid
-        if dtype not in self.libraries:
-            self.libraries[dtype] = compile_kernels(dtype, self.source)
-        run = getattr(self.libraries[dtype], f"run_{kernel}")
+        key = launches.unit(self.units, dtype, kernel)
+        if key not in self.units:
+            self.units[key] = compile_kernels(key[1], self.source(key[0]))
+        run = getattr(self.units[key], f"run_{kernel}")
         run.restype = ctypes.c_char_p
         arguments = [np.ctypeslib.as_ctypes_type(value.dtype)(value.item()) for value in values]
         arguments = [ctypes.c_uint(n) for n in (*grid, self.order)] + arguments

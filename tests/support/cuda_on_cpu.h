@@ -6,11 +6,11 @@
 // Shared memory is full of NaN when a block begins. A barrier at which not all threads arrive is an
 // error. What lies outside of arrays is for the caller to watch.
 #pragma once
+#include <math.h>  // the C++ one: exp and others are overloaded for float, as in CUDA
 #include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -150,8 +150,8 @@ static void sincospi(double a, double *sine, double *cosine) {
   }
 }
 
-static void sincospif(float a, float *sine, float *cosine) {
+static void sincospi(float a, float *sine, float *cosine) {
   double s, c;
-  sincospi(a, &s, &c);
+  sincospi((double)a, &s, &c);
   *sine = (float)s, *cosine = (float)c;
 }
