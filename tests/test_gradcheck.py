@@ -307,6 +307,8 @@ def test_nothing_but_kinks_is_a_failure():
     assert not report.passed
     assert report.worst == 0
     assert "nothing was compared" in str(report)
+    report = check_gradient(np.abs, lambda x, dy: dy * 3, [np.zeros(3)])
+    assert "3 of 3 failed" in str(report) and "nothing was compared" not in str(report)
 
 
 def test_curvature_that_jumps_is_no_kink():
@@ -405,11 +407,13 @@ def test_report_reads_well():
 
     report = check_gradient(forward, wrong, [X, W, np.ones(5)], names=["x", "weight", "bias"])
     lines = str(report).splitlines()
-    assert lines[1].split() == ["input", "shape", "checked", "kinks", "ratio", "worst", "error"]
+    assert lines[1].split() == "input shape checked failed kinks ratio worst error".split()
     assert lines[2].startswith("x       (4, 3)  12 coordinates")
     assert lines[3].startswith("weight  (3, 5)  15 coordinates")
     assert lines[4].startswith("bias    (5,)    not differentiated")
-    assert lines[5].startswith("FAILED, look at weight at index (1, 2): analytic ")
+    assert lines[5].startswith(
+        "FAILED, look at weight: 1 of 15 failed, worst at coordinate (1, 2): analytic "
+    )
     assert len(lines) == 6
     item = report.inputs["weight"]
     assert (item.checked, item.kinks, item.index) == (15, 0, (1, 2))
@@ -419,6 +423,23 @@ def test_report_reads_well():
         report.raise_if_failed()
     right = check_gradient(np.tanh, tanh_backward, [X])
     assert str(right).splitlines()[-1].startswith("PASSED")
+
+
+def test_failures_are_counted():
+    def some_wrong(x, dy):
+        gradient = tanh_backward(x, dy)
+        gradient.flat[:37] *= np.linspace(1.001, 1.1, 37)
+        return gradient
+
+    report = check_gradient(np.tanh, some_wrong, [LARGE[:5]], names=["x"])
+    item = report.inputs["x"]
+    assert (item.checked, item.failed) == (200, 37)
+    assert "x: 37 of 200 failed, worst at coordinate (0, 36): " in str(report)
+    assert str(report).splitlines()[2].startswith("x      (5, 40)  200 coordinates  37      0 ")
+    assert check_gradient(np.tanh, tanh_backward, [LARGE[:5]]).inputs["inputs[0]"].failed == 0
+    # Along a random direction every check sees the wrong entries.
+    report = check_gradient(np.tanh, some_wrong, [LARGE])
+    assert "20 of 20 failed, worst at direction " in str(report)
 
 
 def test_same_seed_same_report():
@@ -480,6 +501,9 @@ def test_nonfinite_values_fail():
     one_nan = np.where(X[2, 1] == X, np.nan, 1.0)
     report = check_gradient(lambda x: 2 * x, lambda x, dy: 2 * dy * one_nan, [X])
     assert report.inputs["inputs[0]"].index == (2, 1)
+    for value in (np.nan, np.inf):  # the imaginary part alone is finite
+        report = check_gradient(lambda x, v=value: x + v, lambda x, dy: dy, [X], method="complex")
+        assert report.worst == np.inf
     report = check_gradient(np.sqrt, lambda x, dy: dy, [np.array([0.0, 1.0])])
     assert report.worst == np.inf  # no derivative from the left at any step
 
