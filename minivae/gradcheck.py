@@ -15,6 +15,7 @@ ROUNDING = 40 * float(np.finfo(np.float64).eps)  # the 40 is derived in `_centra
 SMALLEST_STEP = 1e-7  # below it rounding leaves too few digits
 COMPLEX_STEP = 1e-30  # nothing is subtracted, so it can be as small as we like
 TOLERANCES = {"central": 1e-6, "complex": 1e-12}
+JUMPS = "jumps"
 
 
 class Number(NamedTuple):
@@ -25,12 +26,14 @@ class Number(NamedTuple):
     noise: float  # doubt of the bounds in absolute terms,
     tolerance: float  # and relative to them
     halving_ratio: float | None = None
+    trouble: str = ""  # JUMPS,
+    why: str = ""  # and how that was seen
 
     def compare(self, analytic):
         """Relative error as in `check_gradient`, and the nearest value between the bounds."""
         numeric = min(max(self.low, analytic), self.high)
-        if analytic == numeric:
-            return 0.0, numeric
+        if self.trouble == JUMPS or analytic == numeric:
+            return 0.0, numeric  # at a jump there is nothing to compare with
         scale = max(abs(analytic), abs(self.low), abs(self.high), self.noise / self.tolerance)
         error = abs(analytic - numeric) / scale
         return math.inf if math.isnan(error) else error, numeric
@@ -45,7 +48,8 @@ class InputReport:
     kind: str  # "coordinates", "directions" or "not differentiated"
     checked: int = 0  # coordinates or directions, of which
     failed: int = 0  # have an error above the tolerance,
-    kinks: int = 0  # lie at a kink, where the gradient may be anything between two slopes
+    kinks: int = 0  # lie at a kink, where the gradient may be anything between two slopes,
+    jumps: int = 0  # lie at a jump (or an infinite slope), where there is no gradient
     halving_ratio: float | None = None  # mean where it stands out of the rounding; smooth: near 4
     failure: str = ""  # where to look and what is wrong there; empty if passed
     error: float = 0.0  # worst relative error, and where it was met
@@ -74,7 +78,7 @@ class Report:
 
     @property
     def passed(self):
-        """True if no error exceeds the tolerance and no input showed kinks only."""
+        """True if no error exceeds the tolerance, and there is no jump and not only kinks."""
         return not any(x.failure for x in self.inputs.values())
 
     def raise_if_failed(self):
@@ -83,11 +87,11 @@ class Report:
             raise AssertionError(str(self))
 
     def __str__(self):
-        rows = [("input", "shape", "checked", "failed", "kinks", "ratio", "worst error")]
+        rows = [("input", "shape", "checked", "failed", "kinks", "jumps", "ratio", "worst error")]
         for x in self.inputs.values():
             ratio = "-" if x.halving_ratio is None else f"{x.halving_ratio:.2f}"
-            cells = (f"{x.checked} {x.kind}", x.failed, x.kinks, ratio, f"{x.error:.1e}")
-            cells = (x.kind, *"----") if x.kind == "not differentiated" else cells
+            cells = (f"{x.checked} {x.kind}", x.failed, x.kinks, x.jumps, ratio, f"{x.error:.1e}")
+            cells = (x.kind, *"-----") if x.kind == "not differentiated" else cells
             rows.append(tuple(map(str, (x.name, x.shape, *cells))))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [f"gradient check: method {self.method}, tolerance {self.tolerance:g}"]
@@ -110,7 +114,7 @@ def check_gradient(
 
     noise bounds the rounding error of n at the step h used; ten times the disagreement of the step
     halvings, if that is more. So an entry too small to be resolved is judged in absolute terms.
-    At a kink n is the nearest value between the one-sided slopes.
+    At a kink n is the nearest value between the one-sided slopes; a jump always fails.
 
     Parameters
     ----------
@@ -122,7 +126,7 @@ def check_gradient(
     dout : array or tuple of arrays
         Weights of the outputs; default standard normal, so that every output counts.
     method, tolerance : {"central", "complex"}, float
-        "central" takes any function and recognises kinks; default tolerance 1e-6.
+        "central" takes any function and recognises kinks and jumps; default tolerance 1e-6.
         "complex" is exact to rounding, but `forward` must be analytic and take complex128;
         default 1e-12.
     step : float
@@ -179,7 +183,7 @@ def check_gradient(
 
 
 def _central(weights, base, step, move, x, v, tolerance):
-    """The derivative by central differences, or its bounds at a kink.
+    """The derivative by central differences, or its bounds at a kink, or word of a jump.
 
     Let phi(t) be the weighted outputs at x + t v. Taylor's series around t = 0 gives::
 
@@ -202,8 +206,16 @@ def _central(weights, base, step, move, x, v, tolerance):
 
     Noise: rounding errors eps |f| of the outputs put phi off by eps ||dout * f||. The jump at h/2
     suffers most, by a factor 2 (1 + 2 + 1) / (h/4) + (1 + 2 + 1) / (h/2) = 40 / h.
+
+    Or x is at a jump. Let Q(h) be the larger of |q(h)| and |q(-h)|. If phi(h) - phi(0) goes as h^p,
+    Q(h/4) / Q(h) = 4^(1-p): 4 at a jump, 2 at a root, 1 at a kink. A kink just beside x is on one
+    side, where q runs from the slope at x, which the other side keeps, to that beyond the kink: so
+    Q does not grow as h falls. Rounding puts q(h/4) off by at most noise/5, q(h) by noise/20. Where
+    Q(h/4) exceeds the noise, a ratio of 1 is seen as 1 / (0.8 - 0.05) = 4/3 at most. So it is a
+    jump if the smallest step has more than 3/2 and no step a larger Q, which curvature would give.
+    A jump below h times the slope passes for a kink beside x.
     """
-    reach, best, sides = 0.0, math.inf, ([], [])
+    reach, best, sides, jump = 0.0, math.inf, ([], []), ()
     scale = max(1.0, np.linalg.norm(x[v != 0]))  # |x_j| for a coordinate
     steps = max(1, 1 + round(math.log10(step / SMALLEST_STEP)))
     for power in range(steps if np.isfinite(base).all() else 0):
@@ -228,8 +240,13 @@ def _central(weights, base, step, move, x, v, tolerance):
         best = min(best, disagreement)
         for side, (coarse, fine) in zip(sides, one_sided, strict=True):
             side.append((abs(fine - coarse) + noise, float(fine)))
+        coarse, _, fine = np.abs(q).max(axis=0)  # Q(h), Q(h/2), Q(h/4)
+        jump = (fine * h / 4, h / 4) if fine > max(noise, 1.5 * coarse) and fine == reach else ()
     if not sides[0]:
         return Number(math.nan, math.nan, math.nan, tolerance)
+    if jump:
+        why = "sum(dout * outputs) changes by {:.3g} in a step of {:.2g}: no gradient exists there"
+        return Number(math.nan, math.nan, 0.0, tolerance, None, JUMPS, why.format(*jump))
     bounds = [float(slope + s * doubt) for doubt, slope in map(min, sides) for s in (-1, 1)]
     return Number(min(bounds), max(bounds), 0.0, tolerance)
 
@@ -263,6 +280,10 @@ def _summary(name, shape, kind, found):
         values = f"analytic {analytic:.10g}, numeric {numeric:.10g}, relative error {error:.1e}"
         lines.append(f"{n_failed} of {len(found)} failed, worst at {one} {index}: {values}")
     counts = [len(found), n_failed, kinks]
+    for trouble in (JUMPS,):
+        met = [f"{one} {index}: {n.why}" for index, _, n in found if n.trouble == trouble]
+        counts.append(len(met))
+        lines += [f"forward {trouble} at {len(met)} of {len(found)}, first at {x}" for x in met[:1]]
     if kinks == len(found) and not n_failed:
         lines.append("only kinks, nothing was compared; move the point a little")
     text = f"{name}: " + "\n  ".join(lines) if lines else ""

@@ -4,6 +4,8 @@ Each wrong gradient here is the right one with one deliberate fault, so a test f
 goes blind to that fault. Inputs are fixed by seed.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -311,6 +313,95 @@ def test_nothing_but_kinks_is_a_failure():
     assert "3 of 3 failed" in str(report) and "nothing was compared" not in str(report)
 
 
+JUMPS = {  # forward, its gradient beside the jump, and the point, of which the first entry jumps
+    "threshold": (lambda x: 1.0 * (x >= 0.5), lambda x: 0 * x, [0.5, 0.2, -3.0]),
+    "threshold from above": (lambda x: 1.0 * (x > 0.5), lambda x: 0 * x, [0.5, 0.2, -3.0]),
+    "threshold beside x": (lambda x: 1.0 * (x >= 0.5), lambda x: 0 * x, [0.5 - 3e-9, 0.2, 1.0]),
+    "sign": (np.sign, lambda x: 0 * x, [0.0, 0.2, -3.0]),
+    "one point": (lambda x: np.where(x == 0, 1, x), lambda x: x**0, [0.0, 0.2, -3.0]),
+    "small on a slope": (lambda x: 5 * x + 1e-5 * (x > 1), lambda x: 5 * x**0, [1.0, 0.2, -3.0]),
+    "beside large numbers": (lambda x: 1e6 + (x > 1), lambda x: 0 * x, [1.0, 0.2, -3.0]),
+    "at large x": (lambda x: np.sin(x) + (x > 2e3), np.cos, [2e3, 0.2, -3.0]),
+    "with a kink": (lambda x: relu(x) - 0.1 * (x > 0), lambda x: 1.0 * (x > 0), [0.0, 0.2, -3.0]),
+    "root": (lambda x: np.sqrt(relu(x)), lambda x: (x > 0) / 2 / x**0.5, [0.0, 0.25, 1.0]),
+}
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_jumps_are_no_kinks(name):
+    forward, slope, x = JUMPS[name]
+
+    def backward(x, dy, slope_at_jump):
+        with np.errstate(all="ignore"):
+            return dy * np.where(x == point[0], slope_at_jump, slope(x))
+
+    point = np.array(x)
+    for value in (0.0, 1.0, 1e3):  # no value is a gradient there
+        report = check_gradient(forward, lambda x, dy, v=value: backward(x, dy, v), [point])
+        item = report.inputs["inputs[0]"]
+        assert (item.jumps, item.kinks, item.failed) == (1, 0, 0), str(report)
+        assert not report.passed
+        assert report.worst <= 1e-6  # of the other entries
+        assert (
+            "forward jumps at 1 of 3, first at coordinate (0,): sum(dout * outputs) changes by "
+            in str(report)
+        )
+        assert "no gradient exists" in str(report)
+    header, row = (line.split() for line in str(report).splitlines()[1:3])
+    assert (header[5], row[6]) == ("jumps", "1")
+    assert check_gradient(forward, lambda x, dy: backward(x, dy, 0.0), [point[1:]]).passed
+    with pytest.raises(AssertionError, match="jumps"):
+        report.raise_if_failed()
+
+
+def test_a_jump_along_a_direction_and_beside_a_wrong_entry():
+    def forward(x):
+        return np.tanh(x) + 1.0 * (x >= LARGE[3, 2])
+
+    report = check_gradient(forward, tanh_backward, [LARGE])
+    assert report.inputs["inputs[0]"].jumps == 20
+    assert not report.passed
+
+    def wrong(x, dy):
+        return tanh_backward(x, dy) * np.where(x == LARGE[3, 3], 1.001, 1)
+
+    report = check_gradient(forward, wrong, [LARGE[:5]])  # both are told
+    item = report.inputs["inputs[0]"]
+    assert (item.jumps, item.failed, item.index) == (1, 1, (3, 3))
+    assert "1 of 200 failed" in item.failure and "jumps at 1 of 200" in item.failure
+
+
+@pytest.mark.parametrize("curvature", [0, 1, 1e4])
+@pytest.mark.parametrize("distance", [0, *np.logspace(-12, -3, 19)])
+def test_a_kink_at_or_beside_x_is_no_jump(distance, curvature):
+    # With much curvature, here on the right, q(h) is far from q(h/4) even at the smallest step.
+    def forward(x, kink, left, right):
+        u = x - kink
+        return np.where(u > 0, right, left) * u + curvature * relu(u) ** 2
+
+    for left, right in ((-1e-3, 0), (0, -1e-3), (1, -1), (1e-3, 1)):
+        for kink in (distance, -distance):
+            report = check_gradient(
+                partial(forward, kink=kink, left=left, right=right), lambda x, dy: 0 * dy, [[0.0]]
+            )
+            assert report.inputs["inputs[0]"].jumps == 0, str(report)
+
+
+@pytest.mark.parametrize("level", np.logspace(8, 9.5, 7))
+def test_rounding_beside_a_kink_is_no_jump(level):
+    # At the smallest step rounding puts q off by more than the slopes, and by most at h/4.
+    def forward(x):
+        rounding = (level + np.sin(1e3 * x)) - level - np.sin(1e3 * x)
+        return relu(x) + rounding, np.full(1, level)
+
+    def backward(x, dy, dlevel):
+        return relu_backward(x, dy)
+
+    report = check_gradient(forward, backward, [np.zeros(1)], dout=(np.ones(1), np.ones(1)))
+    item = report.inputs["inputs[0]"]
+    assert (item.kinks, item.jumps) == (1, 0), str(report)
+
+
 def test_curvature_that_jumps_is_no_kink():
     def elu(x):
         return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
@@ -407,7 +498,7 @@ def test_report_reads_well():
 
     report = check_gradient(forward, wrong, [X, W, np.ones(5)], names=["x", "weight", "bias"])
     lines = str(report).splitlines()
-    assert lines[1].split() == "input shape checked failed kinks ratio worst error".split()
+    assert lines[1].split() == "input shape checked failed kinks jumps ratio worst error".split()
     assert lines[2].startswith("x       (4, 3)  12 coordinates")
     assert lines[3].startswith("weight  (3, 5)  15 coordinates")
     assert lines[4].startswith("bias    (5,)    not differentiated")
