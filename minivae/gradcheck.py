@@ -1,7 +1,7 @@
 """Check a gradient written by hand against numbers that need only the forward pass.
 
 Small inputs are checked coordinate by coordinate, large ones along random directions, by central
-differences or the complex step. How: see `_central` and `_complex`.
+differences or the complex step. How: see `_central`, `_complex` and `_common_factor`.
 """
 
 import math
@@ -16,6 +16,14 @@ SMALLEST_STEP = 1e-7  # below it rounding leaves too few digits
 COMPLEX_STEP = 1e-30  # nothing is subtracted, so it can be as small as we like
 TOLERANCES = {"central": 1e-6, "complex": 1e-12}
 JUMPS = "jumps"
+MEANINGS = {  # of analytic / numeric where it is a whole n or 1/n
+    "0": " is a path missing?",
+    "1": "",
+    "2": " is a factor 1/2 lost, or a path counted twice?",
+    "1/2": " is a factor 2 lost, as of a square, or one of two paths?",
+    "n": " is a sum taken where forward takes a mean?",
+    "1/n": " is a mean taken twice, or where forward takes a sum?",
+}
 
 
 class Number(NamedTuple):
@@ -51,7 +59,8 @@ class InputReport:
     kinks: int = 0  # lie at a kink, where the gradient may be anything between two slopes,
     jumps: int = 0  # lie at a jump (or an infinite slope), where there is no gradient
     halving_ratio: float | None = None  # mean where it stands out of the rounding; smooth: near 4
-    failure: str = ""  # where to look and what is wrong there; empty if passed
+    factor: float | None = None  # analytic / numeric, if all that failed have it in common
+    failure: str = ""  # where to look, what is wrong there and perhaps why; empty if passed
     error: float = 0.0  # worst relative error, and where it was met
     index: tuple | int | None = None  # of a coordinate, or number of a direction
     analytic: float = math.nan
@@ -275,10 +284,10 @@ def _summary(name, shape, kind, found):
     index, analytic, number = found[excess.argmax()]
     error, numeric = number.compare(analytic)
     n_failed, kinks = int((excess > 1).sum()), sum(n.low < n.high for n in numbers)
-    lines = []
+    factor, *lines = _common_factor(one, found, excess > 1)
     if n_failed:
         values = f"analytic {analytic:.10g}, numeric {numeric:.10g}, relative error {error:.1e}"
-        lines.append(f"{n_failed} of {len(found)} failed, worst at {one} {index}: {values}")
+        lines.insert(0, f"{n_failed} of {len(found)} failed, worst at {one} {index}: {values}")
     counts = [len(found), n_failed, kinks]
     for trouble in (JUMPS,):
         met = [f"{one} {index}: {n.why}" for index, _, n in found if n.trouble == trouble]
@@ -289,7 +298,37 @@ def _summary(name, shape, kind, found):
     text = f"{name}: " + "\n  ".join(lines) if lines else ""
     ratios = [number.halving_ratio for number in numbers if number.halving_ratio is not None]
     counts.append(float(np.mean(ratios)) if ratios else None)
-    return InputReport(name, shape, kind, *counts, text, error, index, analytic, numeric)
+    return InputReport(name, shape, kind, *counts, factor, text, error, index, analytic, numeric)
+
+
+def _common_factor(one, found, failed):
+    """The factor analytic / numeric that all that failed have in common, and words for it.
+
+    A number n is known to u = max(tolerance |n|, noise), at a kink to half the width. That a = r t
+    for a t within u of n means |a - r n| <= |r| u. The best n, of the least d = u / |n|, gives
+    r = a / n to |r| d, so all must have |a - r n| <= |r| (u + d |n|). Numbers with d > 1/100 prove
+    little. Of others, two failures have r in common, and one has if r has a meaning: 0, or a whole
+    n or 1/n with 2 n d <= 1/100, the chance of any other ratio to be as near to a whole n.
+    """
+    rows = [(a, (n.low + n.high) / 2, n.noise, n.tolerance, n.high - n.low) for _, a, n in found]
+    a, n, noise, tolerance, width = np.array(rows).T
+    u = np.maximum(tolerance * np.abs(n), np.maximum(noise, width / 2))
+    doubts = np.where(failed & (u / np.abs(n) <= 1 / 100), u / np.abs(n), math.inf)
+    r, d = float((a / n)[doubts.argmin()]), float(doubts.min())
+    fits = np.abs(a - r * n) <= np.abs(r) * (u + d * np.abs(n))
+    n_or_1_over_n = max(abs(r), 1 / abs(r)) if r else 0.0
+    whole = np.rint(n_or_1_over_n)
+    named = abs(n_or_1_over_n - whole) <= whole * d and 200 * whole * d <= 1
+    if math.isinf(d) or not fits[failed].all() or np.isfinite(doubts).sum() + named < 2:
+        return (None,)
+    text, meaning = f"{r:.{1 + math.ceil(-math.log10(d))}g}", ""  # digits enough to tell r from 1
+    if named:
+        side = "n" if np.rint(abs(r)) == whole else "1/n"
+        plain = side.replace("n", f"{whole:.0f}")
+        text = "-" * (r < 0) + plain
+        meaning = ":" + " is the sign wrong?" * (r < 0) + MEANINGS.get(plain, MEANINGS[side])
+    which = "every" if fits[np.isfinite(n)].all() else "every failing"
+    return r, f"analytic is {text} times numeric in {which} {one}{meaning}"
 
 
 def _directions(shape, kind, n_directions, rng):

@@ -465,6 +465,152 @@ def test_complex_step_refuses_a_forward_that_is_not_analytic():
         check_gradient(np.abs, lambda x, dy: dy * np.sign(x), [X], method="complex")
 
 
+# ---- common factors ----
+
+
+FACTORS = {
+    1.001: "1.001 times numeric in every coordinate\n",
+    -1: "-1 times numeric in every coordinate: is the sign wrong?\n",
+    0: "0 times numeric in every coordinate: is a path missing?\n",
+    2: "2 times numeric in every coordinate: is a factor 1/2 lost, or a path counted twice?\n",
+    1 / 2: "1/2 times numeric in every coordinate: is a factor 2 lost, as of a square, or ",
+    32: "32 times numeric in every coordinate: is a sum taken where forward takes a mean?\n",
+    1 / 32: "1/32 times numeric in every coordinate: is a mean taken twice, or where forward ",
+    1 / 784: "1/784 times numeric in every coordinate: is a mean taken twice, ",
+    -2: "-2 times numeric in every coordinate: is the sign wrong? is a factor 1/2 lost, ",
+    -1 / 32: "-1/32 times numeric in every coordinate: is the sign wrong? is a mean taken twice, ",
+    1.5: "1.5 times numeric in every coordinate\n",
+    1 + 3e-6: "1.000003 times numeric in every coordinate\n",  # tolerance 1e-6
+    2 + 3e-6: "2.000003 times numeric in every coordinate\n",  # not 2
+    1 / 7000: "0.0001428571 times numeric in every coordinate\n",  # 2 n d > 1/100: may be chance
+}
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_common_factor_is_named(factor):
+    report = check_gradient(np.tanh, lambda x, dy: factor * tanh_backward(x, dy), [X])
+    item = report.inputs["inputs[0]"]
+    assert item.factor == pytest.approx(factor, rel=1e-8)
+    assert f"\n  analytic is {FACTORS[factor]}" in item.failure + "\n"
+
+
+def test_the_ends_of_a_mean():
+    # The commonest of all: backward of a mean over B rows for a sum, and the reverse.
+    B = len(X)
+
+    def mean(x):
+        return np.sin(x).sum(axis=1).mean()
+
+    def backward(x, dy, scale):
+        return dy * scale * np.cos(x)
+
+    assert check_gradient(mean, lambda x, dy: backward(x, dy, 1 / B), [X]).passed
+    for scale, words in ((1, "4 times numeric .* a sum taken"), (1 / B**2, "1/4 times .* twice")):
+        report = check_gradient(mean, lambda x, dy, s=scale: backward(x, dy, s), [X])
+        with pytest.raises(AssertionError, match=words):
+            report.raise_if_failed()
+
+
+def test_a_common_factor_along_directions():
+    report = check_gradient(np.tanh, lambda x, dy: tanh_backward(x, dy) / 50, [LARGE])
+    assert "analytic is 1/50 times numeric in every direction: is a mean" in str(report)
+
+    def first_row_twice(x, dy):
+        return tanh_backward(x, dy) * np.where(np.arange(len(x)) == 0, 2, 1)[:, None]
+
+    report = check_gradient(np.tanh, first_row_twice, [LARGE])
+    item = report.inputs["inputs[0]"]
+    assert item.failed == 20
+    assert item.factor is None and "times" not in item.failure
+
+
+def with_factors(factors):
+    """The gradient of tanh, but entry i of it `factors[i]` times what it should be."""
+
+    def backward(x, dy):
+        gradient = tanh_backward(x, dy)
+        gradient.flat[: len(factors)] *= factors
+        return gradient
+
+    return check_gradient(np.tanh, backward, [X]).inputs["inputs[0]"]
+
+
+@pytest.mark.parametrize(
+    ("factors", "common"),
+    [
+        ([2, 2], 2),
+        ([1.001, 1.001, 1.001], 1.001),
+        ([2, 3], None),
+        ([2, -2], None),
+        ([0, 2, 2], None),
+        ([2, 2, 2, 1.001], None),
+        ([1.001, 1.001 + 2e-5], None),  # the tolerance is 1e-6
+        ([1.001, 1.001 + 1e-7], 1.001),
+        ([1.001], None),  # one ratio is always common: only one with a meaning says something
+        ([1.5], None),
+        ([0], 0),
+        ([-1], -1),
+        ([2], 2),
+        ([1 / 32], 1 / 32),
+    ],
+)
+def test_a_factor_of_some_entries(factors, common):
+    item = with_factors(factors)
+    assert item.failed == len(factors)
+    if common is None:
+        assert item.factor is None and "times" not in item.failure
+    else:
+        assert item.factor == pytest.approx(common, rel=1e-6)
+        assert "times numeric in every failing coordinate" in item.failure
+
+
+def test_entries_that_are_zero_agree_with_every_factor():
+    def twice(x, dy):
+        return 2 * relu_backward(x, dy)
+
+    item = check_gradient(relu, twice, [X]).inputs["inputs[0]"]
+    assert item.failed == (X > 0).sum() < 12
+    assert "analytic is 2 times numeric in every coordinate: " in item.failure
+
+    def twice_but_one(x, dy):  # not zero where the number is
+        return twice(x, dy) + (x == X[X < 0][0])
+
+    item = check_gradient(relu, twice_but_one, [X]).inputs["inputs[0]"]
+    assert item.failed == (X > 0).sum() + 1
+    assert item.factor is None
+
+
+def test_numbers_that_are_not_known_have_no_factor():
+    # The noise 40 eps level / h is about 1e-2 at h = 1e-3, so all slopes 0.3 are known to 1/30.
+    def forward(x):
+        return 1e9 + 0.3 * x
+
+    report = check_gradient(forward, lambda x, dy: 0.9 * dy, [X], dout=np.ones((4, 3)))
+    item = report.inputs["inputs[0]"]
+    assert item.failed == 12
+    assert item.factor is None and "times" not in item.failure
+    report = check_gradient(
+        lambda x: forward(x) - 1e9 + 1e7, lambda x, dy: 0.9 * dy, [X], dout=np.ones((4, 3))
+    )
+    assert "analytic is 3 times numeric in every coordinate" in str(report)
+
+
+def test_a_factor_beside_a_kink():
+    x = np.array([0.0, 1.0, -1.0, 2.0])
+    report = check_gradient(relu, lambda x, dy: 2 * relu_backward(x, dy, 1.0), [x])
+    item = report.inputs["inputs[0]"]
+    assert (item.kinks, item.failed) == (1, 3)
+    assert "analytic is 2 times numeric in every coordinate: " in item.failure
+
+
+def test_values_that_are_not_finite_have_no_factor():
+    for value in (np.nan, np.inf):
+        report = check_gradient(
+            np.tanh, lambda x, dy, v=value: 2 * tanh_backward(x, dy) + (x == X[0, 0]) * v, [X]
+        )
+        assert report.inputs["inputs[0]"].factor is None
+
+
 # ---- report ----
 
 
