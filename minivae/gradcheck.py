@@ -15,7 +15,7 @@ ROUNDING = 40 * float(np.finfo(np.float64).eps)  # the 40 is derived in `_centra
 SMALLEST_STEP = 1e-7  # below it rounding leaves too few digits
 COMPLEX_STEP = 1e-30  # nothing is subtracted, so it can be as small as we like
 TOLERANCES = {"central": 1e-6, "complex": 1e-12}
-JUMPS = "jumps"
+JUMPS, NOT_ANALYTIC = "jumps", "is not analytic"
 MEANINGS = {  # of analytic / numeric where it is a whole n or 1/n
     "0": " is a path missing?",
     "1": "",
@@ -34,7 +34,7 @@ class Number(NamedTuple):
     noise: float  # doubt of the bounds in absolute terms,
     tolerance: float  # and relative to them
     halving_ratio: float | None = None
-    trouble: str = ""  # JUMPS,
+    trouble: str = ""  # JUMPS or NOT_ANALYTIC,
     why: str = ""  # and how that was seen
 
     def compare(self, analytic):
@@ -57,7 +57,8 @@ class InputReport:
     checked: int = 0  # coordinates or directions, of which
     failed: int = 0  # have an error above the tolerance,
     kinks: int = 0  # lie at a kink, where the gradient may be anything between two slopes,
-    jumps: int = 0  # lie at a jump (or an infinite slope), where there is no gradient
+    jumps: int = 0  # lie at a jump (or an infinite slope), where there is no gradient,
+    not_analytic: int = 0  # were compared with central differences, not the complex step
     halving_ratio: float | None = None  # mean where it stands out of the rounding; smooth: near 4
     factor: float | None = None  # analytic / numeric, if all that failed have it in common
     failure: str = ""  # where to look, what is wrong there and perhaps why; empty if passed
@@ -87,7 +88,7 @@ class Report:
 
     @property
     def passed(self):
-        """True if no error exceeds the tolerance, and there is no jump and not only kinks."""
+        """True if all could be compared, not only kinks, and no error exceeds the tolerance."""
         return not any(x.failure for x in self.inputs.values())
 
     def raise_if_failed(self):
@@ -136,8 +137,8 @@ def check_gradient(
         Weights of the outputs; default standard normal, so that every output counts.
     method, tolerance : {"central", "complex"}, float
         "central" takes any function and recognises kinks and jumps; default tolerance 1e-6.
-        "complex" is exact to rounding, but `forward` must be analytic and take complex128;
-        default 1e-12.
+        "complex" is exact to rounding, default 1e-12, but `forward` must be analytic and take
+        complex128. The check fails where it is not, unless the gradient is wrong likewise.
     step : float
         First step of the central differences, times max(1, |x_j|) for a coordinate or
         max(1, ||x||) for a direction. It falls tenfold, down to 1e-7, until the halvings agree.
@@ -183,7 +184,7 @@ def check_gradient(
                 move = partial(_move, forward, i, x, v)
                 find = partial(_central, weights, base, step, partial(move, copies), x, v)
                 if method == "complex":
-                    find = partial(_complex, weights, partial(move, points))
+                    find = partial(_complex, weights, partial(move, points), analytic, find)
                 found.append((index, analytic, find(tolerance)))
             points[i][...] = copies[i][...] = x
             _require_untouched("forward", points, inputs, names)
@@ -260,19 +261,32 @@ def _central(weights, base, step, move, x, v, tolerance):
     return Number(min(bounds), max(bounds), 0.0, tolerance)
 
 
-def _complex(weights, move, tolerance):
-    """The derivative by the complex step.
+def _complex(weights, move, analytic, central, tolerance):
+    """The derivative by the complex step, or by `central` where that refutes it.
 
     For an analytic function phi(i h) = phi + i h phi' - h^2 phi''/2 - i h^3 phi'''/6 + ..., hence
     Im phi(i h) / h = phi' - h^2 phi'''/6 + ... Nothing is subtracted, so h = 1e-30 loses no digit
     and the h^2 term vanishes. The noise is that of Im f. Not analytic: `abs`, `.real`, `.conj`.
+
+    These make the number wrong, not the gradient. Where the two disagree, central differences are
+    asked, at their own tolerance. If they agree with the number, the gradient is wrong. If not, or
+    if they see a kink or a jump, forward is not analytic, and the gradient is compared with them.
     """
     outputs = move(1j * COMPLEX_STEP)
     if not np.iscomplexobj(outputs):
         raise TypeError("forward made complex inputs real, so it is not analytic: use 'central'")
     terms = weights * outputs.imag / COMPLEX_STEP
     value = float(terms.sum()) if np.isfinite(outputs).all() else math.nan
-    return Number(value, value, ROUNDING * np.linalg.norm(terms), tolerance)
+    number = Number(value, value, ROUNDING * np.linalg.norm(terms), tolerance)
+    if number.compare(analytic)[0] <= tolerance:
+        return number
+    judge = central(max(tolerance, TOLERANCES["central"]))
+    agrees = judge.low == judge.high and judge.compare(number.low)[0] <= judge.tolerance
+    if agrees or math.isnan(judge.noise):
+        return number
+    why = f"complex step {number.low:.10g}, central differences {judge.compare(analytic)[1]:.10g}, "
+    why += f"analytic {analytic:.10g}; use method='central'"
+    return judge if judge.trouble else judge._replace(trouble=NOT_ANALYTIC, why=why)
 
 
 def _summary(name, shape, kind, found):
@@ -289,7 +303,7 @@ def _summary(name, shape, kind, found):
         values = f"analytic {analytic:.10g}, numeric {numeric:.10g}, relative error {error:.1e}"
         lines.insert(0, f"{n_failed} of {len(found)} failed, worst at {one} {index}: {values}")
     counts = [len(found), n_failed, kinks]
-    for trouble in (JUMPS,):
+    for trouble in (JUMPS, NOT_ANALYTIC):
         met = [f"{one} {index}: {n.why}" for index, _, n in found if n.trouble == trouble]
         counts.append(len(met))
         lines += [f"forward {trouble} at {len(met)} of {len(found)}, first at {x}" for x in met[:1]]

@@ -465,6 +465,101 @@ def test_complex_step_refuses_a_forward_that_is_not_analytic():
         check_gradient(np.abs, lambda x, dy: dy * np.sign(x), [X], method="complex")
 
 
+NOT_ANALYTIC = {  # forward and its gradient; the complex step is wrong for the first half of it
+    "abs": (lambda x: np.concatenate([np.abs(x[:2]), x[2:] ** 2]), np.sign),
+    "real": (lambda x: np.concatenate([x[:2].real * x[:2], x[2:] ** 2]), lambda x: 2 * x),
+    "conj": (lambda x: np.concatenate([x[:2].conj() * x[:2], x[2:] ** 2]), lambda x: 2 * x),
+}
+
+
+@pytest.mark.parametrize("name", NOT_ANALYTIC)
+def test_a_forward_that_is_not_analytic_is_not_called_a_wrong_gradient(name):
+    forward, slope = NOT_ANALYTIC[name]
+
+    def backward(x, dy):
+        return dy * np.concatenate([slope(x[:2]), 2 * x[2:]])
+
+    assert check_gradient(forward, backward, [X]).passed
+    report = check_gradient(forward, backward, [X], method="complex")
+    item = report.inputs["inputs[0]"]
+    assert not report.passed
+    assert (item.checked, item.failed, item.not_analytic) == (12, 0, 6)
+    assert "forward is not analytic at 6 of 12, first at coordinate (0, 0): complex" in item.failure
+    assert "use method='central'" in item.failure
+    assert "failed" not in item.failure
+
+    # Central differences are the judge there: a wrong gradient is still seen, and what is wrong.
+    report = check_gradient(forward, lambda x, dy: 1.001 * backward(x, dy), [X], method="complex")
+    item = report.inputs["inputs[0]"]
+    assert (item.failed, item.not_analytic) == (12, 6)
+    assert item.error == pytest.approx(1e-3 / 1.001, rel=1e-5)
+    assert item.factor == pytest.approx(1.001, rel=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-9, 1 + 1e-5, 2.0])
+def test_a_wrong_gradient_is_not_blamed_on_an_analytic_forward(factor):
+    # Central differences cannot see the 1e-9, so they do not speak for the gradient either.
+    report = check_gradient(
+        np.tanh, lambda x, dy: factor * tanh_backward(x, dy), [X], method="complex"
+    )
+    item = report.inputs["inputs[0]"]
+    assert (item.failed, item.not_analytic) == (12, 0)
+    assert "analytic at" not in item.failure
+    assert item.factor == pytest.approx(factor, rel=1e-12)
+
+
+def test_the_worst_is_a_wrong_entry_not_one_judged_by_central_differences():
+    # Relative errors 1e-9, far above 1e-12, and about 1e-7, far below the 1e-6 of the judge.
+    def forward(x):
+        return np.concatenate([np.abs(x[:1]), x[1:] ** 2])
+
+    def backward(x, dy):
+        return dy * np.concatenate([(1 + 1e-7) * np.sign(x[:1]), 2 * (1 + 1e-9) * x[1:]])
+
+    item = check_gradient(forward, backward, [X], method="complex").inputs["inputs[0]"]
+    assert (item.failed, item.not_analytic) == (9, 3)
+    assert item.index[0] > 0
+    assert item.error == pytest.approx(1e-9, rel=1e-3)
+
+
+def test_kinks_and_jumps_that_the_complex_step_meets():
+    # NumPy orders complex numbers, so relu at i h has the slope 1. The gradient 0 is no fault.
+    x = np.array([0.0, 1.0, -1.0])
+    report = check_gradient(relu, relu_backward, [x], method="complex")
+    item = report.inputs["inputs[0]"]
+    assert (item.failed, item.kinks, item.not_analytic) == (0, 1, 1), str(report)
+    assert not report.passed
+
+    def forward(x):
+        return np.abs(x) + x**2 + (x.real >= 0)
+
+    report = check_gradient(forward, lambda x, dy: dy * (1 + 2 * x), [x], method="complex")
+    item = report.inputs["inputs[0]"]
+    assert (item.jumps, item.not_analytic, item.failed) == (1, 2, 1), str(report)
+
+
+def test_the_complex_step_stands_where_central_differences_find_nothing():
+    # Every step to the left leaves the domain.
+    x = np.array([1e-9, 2e-9])
+    assert check_gradient(np.log, lambda x, dy: dy / x, [x], method="complex").passed
+    report = check_gradient(np.log, lambda x, dy: 2 * dy / x, [x], method="complex")
+    item = report.inputs["inputs[0]"]
+    assert (item.failed, item.not_analytic, item.kinks) == (2, 0, 0)
+    assert item.factor == pytest.approx(2, rel=1e-12)
+
+
+def test_central_differences_start_from_the_point_for_each_input():
+    def forward(x, y):
+        return (x * y).conj() * (x * y)
+
+    def backward(x, y, dy):
+        return 2 * dy * x * y * y, 2 * dy * x * x * y
+
+    report = check_gradient(forward, backward, [X, X[::-1]], method="complex")
+    for item in report.inputs.values():
+        assert (item.failed, item.not_analytic) == (0, 12), str(report)
+
+
 # ---- common factors ----
 
 
@@ -611,6 +706,33 @@ def test_values_that_are_not_finite_have_no_factor():
         assert report.inputs["inputs[0]"].factor is None
 
 
+def test_each_planted_fault_has_its_own_diagnosis():
+    def forward(x):
+        return x * np.tanh(x)
+
+    def backward(x, dy):
+        return dy * (np.tanh(x) + x / np.cosh(x) ** 2)
+
+    def missing_path(x, dy):
+        return dy * np.tanh(x)
+
+    faults = {
+        "is 1.001 times numeric in every coordinate": lambda x, d: 1.001 * backward(x, d),
+        "in every coordinate: is the sign wrong?": lambda x, d: -backward(x, d),
+        "1 of 12 failed": lambda x, d: one_entry_by_a_thousandth(backward(x, d)),
+        "in every coordinate: is a path missing?": lambda x, d: 0 * backward(x, d),
+        "12 of 12 failed": missing_path,  # one of two: there is no factor in common
+    }
+    assert check_gradient(forward, backward, [X]).passed
+    for words, fault in faults.items():
+        for method in ("central", "complex"):
+            report = check_gradient(forward, fault, [X], method=method)
+            assert not report.passed
+            assert words in str(report)
+            assert ("times" in str(report)) == ("every" in words)
+            assert report.inputs["inputs[0]"].not_analytic == 0
+
+
 # ---- report ----
 
 
@@ -740,7 +862,7 @@ def test_nonfinite_values_fail():
     assert report.inputs["inputs[0]"].index == (2, 1)
     for value in (np.nan, np.inf):  # the imaginary part alone is finite
         report = check_gradient(lambda x, v=value: x + v, lambda x, dy: dy, [X], method="complex")
-        assert report.worst == np.inf
+        assert report.worst == np.inf and report.inputs["inputs[0]"].not_analytic == 0
     report = check_gradient(np.sqrt, lambda x, dy: dy, [np.array([0.0, 1.0])])
     assert report.worst == np.inf  # no derivative from the left at any step
 
