@@ -76,6 +76,15 @@ class Report:
     tolerance: float
     inputs: dict[str, InputReport]
 
+    @classmethod
+    def merged(cls, reports):
+        """One report of several, which are of different inputs, one method and one tolerance."""
+        rows = [((r.method, r.tolerance), *item) for r in reports for item in r.inputs.items()]
+        kinds, names = sorted({kind for kind, *_ in rows}), [name for _, name, _ in rows]
+        if len(kinds) != 1 or len(set(names)) < len(names):
+            raise ValueError(f"reports must share method, tolerance and no input: {kinds}, {names}")
+        return cls(*kinds[0], {name: x for _, name, x in rows})
+
     @property
     def worst(self):
         """Largest relative error of all inputs."""

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from minivae.gradcheck import check_gradient
+from minivae.gradcheck import Report, check_gradient
 
 RNG = np.random.default_rng(7)
 X = RNG.standard_normal((4, 3))
@@ -828,6 +828,34 @@ def test_directions_are_random_unit_vectors():
     assert np.abs(units).max() < 0.15
     overlap = units[::6] @ units[::6].T  # normal about 1 / 45 between different directions
     assert np.abs(overlap - np.eye(3)).max() < 0.15
+
+
+def test_reports_of_different_inputs_are_merged():
+    def report(name, factor=1.0, **options):
+        def backward(x, dy):
+            return factor * tanh_backward(x, dy)
+
+        return check_gradient(np.tanh, backward, [X], names=[name], **options)
+
+    right, other, wrong = report("right"), report("other"), report("wrong", 1.001)
+    merged = Report.merged([right, other, wrong])
+    assert (merged.method, merged.tolerance) == ("central", 1e-6)
+    assert list(merged.inputs) == ["right", "other", "wrong"]
+    assert merged.inputs["wrong"] is wrong.inputs["wrong"]
+    assert merged.worst == wrong.worst
+    assert not merged.passed
+    assert "FAILED, look at wrong: 12 of 12 failed" in str(merged)
+    assert Report.merged([right, other]).passed
+    assert Report.merged([right]) == right
+    assert Report.merged(iter([right, wrong])) == Report.merged([right, wrong])
+    for reports in (
+        [],
+        [right, report("right")],
+        [right, report("other", tolerance=1e-5)],
+        [right, report("other", method="complex", tolerance=1e-6)],
+    ):
+        with pytest.raises(ValueError, match="reports must share method, tolerance and no input"):
+            Report.merged(reports)
 
 
 def test_empty_and_undifferentiated_inputs():
