@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from minivae.gradcheck import Report, check_gradient
+from minivae.evaluation.gradcheck import Report, check_gradient
 
 RNG = np.random.default_rng(7)
 X = RNG.standard_normal((4, 3))
