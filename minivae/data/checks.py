@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import sys
 import warnings
 from numbers import Integral
 
@@ -116,12 +117,12 @@ def named_memory(what):
         raise MemoryError(f"{what}: too large for memory ({error})") from error
 
 
-def check_values(X, bernoulli, dtype, given, name="X", missing=False):
+def check_values(X, bernoulli, dtype, given, name="X", missing=False, otherwise=""):
     """X, as `check_form` gives it; ValueError for values that the model cannot have.
 
     Those are NaN (unless missing: then it means so) and infinity in the model's dtype, and for a
-    Bernoulli likelihood what lies outside [0, 1]. given: what X was made of, whose columns may have
-    names.
+    Bernoulli likelihood what lies outside [0, 1], where the message ends with `otherwise`. given:
+    what X was made of, whose columns may have names.
     """
     low, high = (0, 0) if issparse(X) else (np.inf, -np.inf)  # what is not stored is 0
     smallest, largest = (np.fmin, np.fmax) if missing else (np.minimum, np.maximum)
@@ -140,9 +141,10 @@ def check_values(X, bernoulli, dtype, given, name="X", missing=False):
     if not (np.isfinite(low) and np.isfinite(high)):
         _refuse_not_finite(X, dtype, getattr(given, "columns", None), name)
     if bernoulli and (low < 0 or high > 1):
-        raise ValueError(
-            f'{name} has values from {low:g} to {high:g}, but likelihood="bernoulli" needs values '
-            f'in [0, 1]: scale {name} (8-bit images: divide by 255), or use likelihood="gaussian"'
+        raise ValueError(  # scikit-learn wants the first words
+            f"{'Negative values in data: ' if low < 0 else ''}{name} has values from {low:g} to "
+            f"{high:g}, but a Bernoulli likelihood needs values in [0, 1]: scale {name} (8-bit "
+            f"images: divide by 255){otherwise}"
         )
     return X
 
@@ -178,12 +180,20 @@ def warn_of_grey(X):
     """Warn that the Bernoulli "likelihood" of values between 0 and 1 is none."""
     if any(np.any((part > 0) & (part < 1)) for part, _, _ in parts(X)):
         warnings.warn(
-            'X has values strictly between 0 and 1, but likelihood="bernoulli" is a distribution '
+            "X has values strictly between 0 and 1, but a Bernoulli likelihood is a distribution "
             "over 0 and 1: the result is a negative cross-entropy, not a log-likelihood, and must "
             'not be compared with one. Set binarize="stochastic" or "threshold", or binarise X.',
             UserWarning,
-            stacklevel=4,  # whoever called score or score_samples
+            stacklevel=_levels_to_the_caller(),
         )
+
+
+def _levels_to_the_caller():
+    """How far up, as `warnings.warn` in the calling function counts, minivae was called from."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_globals.get("__name__", "").partition(".")[0] == "minivae" and frame.f_back:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def compare_data(known, given):

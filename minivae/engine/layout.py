@@ -4,6 +4,7 @@ A family declares both by name, once, in its `make_plan`. Each declaration answe
 whole numbers that compiled code can read; names, shapes and initial values stay here.
 """
 
+import importlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,6 +87,10 @@ class Layout:
         for term in self.terms:
             self.region(term, 1)
         self.plan = program.make_plan(self, n_features, **settings)
+
+    def __reduce__(self):
+        """Pickled and copied as what it was made of, with the module by its name."""
+        return _again, (self.program.__name__, self.n_features, self.settings)
 
     # --- what a family declares -----------------------------------------------------------------
 
@@ -187,3 +192,8 @@ class Layout:
     def region_views(self, work, B):
         """{name: region_view} of all regions."""
         return {name: self.region_view(work, name, B) for name in self.regions}
+
+
+def _again(program, n_features, settings):
+    """The Layout that a pickle stands for."""
+    return Layout(importlib.import_module(program), n_features, **settings)

@@ -48,3 +48,4 @@ class Record:
 
     history: dict = field(default_factory=dict)  # name: one value per epoch
     data: dict = field(default_factory=dict)  # fingerprints of what `fit` was given
+    best: tuple = ()  # arrays and facts of the best epoch, while its file is still to be written

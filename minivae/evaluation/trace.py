@@ -107,7 +107,8 @@ class _Observer:
             before = [array.tobytes() for _, array in given]
             result = function(*arguments)
             same = [a.tobytes() == old for (_, a), old in zip(given, before, strict=True)]
-            reads = tuple(name for (name, _), kept in zip(given, same, strict=True) if kept)
+            kept_names = [name for (name, _), kept in zip(given, same, strict=True) if kept]
+            reads = tuple(dict.fromkeys(kept_names))  # two heads are one array
             for (name, array), kept in zip(given, same, strict=True):
                 if not kept:
                     self._add(name, array, kernel, reads)

@@ -35,6 +35,7 @@ class Model(BaseEstimator):
     program = None
     SETTINGS = {}
     score_kind = None
+    instead_of_bernoulli = ""  # for other data than that, as the end of a sentence
     parts = ()  # names of parts that `load` can give alone, as their parameters begin
 
     def __init_subclass__(cls):
@@ -149,15 +150,17 @@ class Model(BaseEstimator):
     def _check_new(self, X, name):
         """X with any number of features, as the settings want it."""
         array = checks.check_form(X, self, self.dtype, name)
-        return checks.check_values(array, self.is_bernoulli, self.dtype, X, name,
-                                   self.takes_missing)  # fmt: skip
+        return self._check_values(array, self.dtype, X, name)
+
+    def _check_values(self, array, dtype, X, name):
+        return checks.check_values(array, self.is_bernoulli, dtype, X, name, self.takes_missing,
+                                   self.instead_of_bernoulli)  # fmt: skip
 
     def _check_X(self, X):
         """X as a C-contiguous array with the features of the model, which has parameters."""
         array = checks.check_form(X, self, self.state_.theta.dtype)
         validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
-        return checks.check_values(array, self.is_bernoulli, self.state_.theta.dtype, X, "X",
-                                   self.takes_missing)  # fmt: skip
+        return self._check_values(array, self.state_.theta.dtype, X, "X")
 
     def _check_X_to_train(self, X):
         """The same for any model; one without parameters gets its initial ones."""
@@ -337,8 +340,9 @@ class Model(BaseEstimator):
     def _draws(self, n_samples, random_state):
         """x (n_samples, D) drawn from the model."""
         checks.check_count("n_samples", n_samples)
+        seed = self._seed(random_state)
         with checks.named_memory(f"n_samples={n_samples}"):
-            return draws(self._session(n_samples), n_samples, self._seed(random_state))
+            return draws(self._session(n_samples), n_samples, seed)
 
     # --- gradients ------------------------------------------------------------------------------
 

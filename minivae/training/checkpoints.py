@@ -21,7 +21,6 @@ class Checkpoints:
             raise ValueError(f"checkpoints must be a folder, got {folder!r}")
         self.model, self.folder = model, Path(folder)
         self.score = f"valid_{model.program.SCORE[0]}"  # its name in the history
-        self.best = None  # arrays and facts of the best epoch, while not yet written
         self.written, self.took = time.monotonic(), 0.0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +61,7 @@ class Checkpoints:
         if now > np.nanmax([-np.inf, *before]):
             arrays = self.model.state_.arrays(self.model.layout_).items()
             copies = {name: array.copy() for name, array in arrays}
-            self.best = copies, document.facts_of(self.model)
+            self.model.record_.best = copies, document.facts_of(self.model)
         self._write_after(SHARE * self.took)
 
     def end(self):
@@ -75,9 +74,9 @@ class Checkpoints:
 
     def write_best(self):
         """Write the best epoch, if that is still to be done."""
-        if self.best:
-            storage.write(self.folder / storage.BEST, *self.best)
-            self.best = None
+        if self.model.record_.best:
+            storage.write(self.folder / storage.BEST, *self.model.record_.best)
+            self.model.record_.best = ()
 
     def write(self):
         """Write where training stands, after the best epoch if that is still to be done."""

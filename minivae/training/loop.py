@@ -113,7 +113,13 @@ def train(run, X, X_valid, last_epoch, trainer, show, keep=None):
         while state.epochs < last_epoch and not interrupted():
             begin = time.perf_counter()
             while state.rows < n:
-                train_chunk(run, X, trainer, order)
+                try:
+                    train_chunk(run, X, trainer, order)
+                except FloatingPointError:
+                    raise
+                except BaseException:  # steps may have been made that are not counted
+                    run.record.data = {}  # so that resume, which promises equal bits, refuses
+                    raise
                 progress.chunk(state, run.means(), history)
                 if state.rows == n:
                     break
@@ -153,11 +159,7 @@ def train_chunk(run, X, trainer, order):
     data, numbers = X, rows
     if streamed(X):
         data, numbers = fetch(X, rows, dtype), np.arange(rows.size)
-    try:
-        made = trainer.run(recipe, state, data, numbers)
-    except BaseException:  # steps may have been made that are not counted
-        run.record.data = {}  # so that resume, which promises equal bits, refuses
-        raise
+    made = trainer.run(recipe, state, data, numbers)
     state.rows += min(made * batch, rows.size)
     state.steps += made
     if made * batch < rows.size:

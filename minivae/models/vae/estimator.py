@@ -34,6 +34,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
 
     program = program
     score_kind = "lower bound"
+    instead_of_bernoulli = ', or use likelihood="gaussian"'
     parts = ("encoder", "decoder")
     SETTINGS = {
         "latent_dim": whole(2, "Z, the number of latent variables"),

@@ -3,10 +3,11 @@
 Most guards are in `guards.py`; they pass on the true code, on the reference and on the compiled
 kernels. The bugs' numbers are those of the project's list, where other files guard them as well:
 
-test_kernels    1 2 8 9 13 25 28 32 33         test_step       3 4 5 11 31 32
-test_vae        7 10 12 17 18 19 24 26 27      test_sklearn    23 37
-test_storage    22 36                          test_cli        6
-test_gradcheck  34 35                          only here       21
+kernels/           1 2 8 9 13 25 28 32 33       engine/test_step     3 4 5 11 31 32
+models/test_vae    7 10 12 17 18 19 24 26 27    models/test_sklearn  23 37
+training/          20                           files/               22 36
+app/               6                            evaluation/          34 35
+only here          21
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import NamedTuple
 from unittest import mock
 
@@ -28,9 +29,14 @@ import pytest
 from scipy import stats
 
 import minivae
-from minivae import backend, evaluation, objective, training
-from minivae.kernels import STREAM_EVALUATION, reference
-from minivae.kernels import cpu as cpu_table
+from minivae.engine import layout, step, threads
+from minivae.engine import machine as engine
+from minivae.evaluation import importance, point
+from minivae.kernels import STREAM_EVALUATION, tables
+from minivae.kernels.support import device
+from minivae.kernels.tables import reference
+from minivae.models.vae import program
+from minivae.training import loop
 
 RNG = np.random.default_rng(9)
 
@@ -48,15 +54,18 @@ def kernel(**kernels):
     return Plant(bug.__name__, lambda monkeypatch: G.reference_machine(**kernels))
 
 
-def source(words, old, new):
-    """The text of `objective.py` is another in one place."""
+def source(words, module, old, new):
+    """The text of a module that is bound is another in one place."""
 
     def into(monkeypatch):
-        text = inspect.getsource(objective)
-        assert text.count(old) == 1, f"objective.py should have {old!r} once"
-        program = ModuleType("mutant")
-        exec(compile(text.replace(old, new), program.__name__, "exec"), vars(program))
-        return G.reference_machine(program)
+        text = inspect.getsource(module)
+        assert text.count(old) == 1, f"{module.__name__} should have {old!r} once"
+        names = vars(module).copy()
+        exec(compile(text.replace(old, new), module.__file__, "exec"), names)
+        for name, value in names.items():
+            if isinstance(value, FunctionType) and value.__module__ == module.__name__:
+                monkeypatch.setattr(module, name, value)
+        return G.reference_machine()
 
     return Plant(words, into)
 
@@ -92,13 +101,17 @@ def cupy_without_a_device_changes_nothing(machine):
     cupy.cuda = SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=no_device))
     cupy.cuda.is_available = cupy.is_available = lambda: False
     cupy.asnumpy = cupy.asarray = no_device
+    numba_table = tables.cpu()  # imports Numba, which must stay imported
+    device.find.cache_clear()
     with mock.patch.dict(sys.modules, {"cupy": cupy}):
         X = G.bits(4, 3)
         try:
-            assert backend.machine("auto").k is backend.machine("cpu").k
+            assert engine.machine.__wrapped__(program, "auto").k is numba_table
             codes = G.estimator(X).partial_fit(X).transform(X)
         except (AttributeError, RuntimeError) as error:
             raise AssertionError("CuPy was asked for an array or a device") from error
+        finally:
+            device.find.cache_clear()
     assert type(codes) is np.ndarray
 
 
@@ -188,7 +201,8 @@ def mean_squares(mean, noise_logvar, x, mask, scale, nll, dmean, dnoise_logvar):
 def clipped_probabilities(logits, x, mask, scale, nll, dlogits):
     p = np.clip(1 / (1 + np.exp(-logits)), 1e-7, 1 - 1e-7)
     nll[:] = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=1)
-    dlogits[:] = scale * (p - x)
+    if dlogits is not None:
+        dlogits[:] = scale * (p - x)
 
 
 def matmul_of_memory(a, b, out):
@@ -199,6 +213,15 @@ def sgd_of_normalised(theta, gradient, velocity, learning_rate, momentum, weight
     reference.sgd(theta, gradient / gradient.std(), velocity, learning_rate, momentum, weight_decay)
 
 
+def softplus_as_probability(logits, mean):
+    mean[:] = np.logaddexp(0, logits)
+
+
+def softplus_in_samples(mean, target):
+    """What is copied are the probabilities p = sigmoid(l) of a draw: this is softplus(l)."""
+    target[:] = -np.log1p(-mean)
+
+
 def no_noise_in_evaluation(seed, stream, step, first_row, eps):
     reference.random_normal(seed, stream, step, first_row, eps)
     eps *= stream != STREAM_EVALUATION
@@ -206,46 +229,47 @@ def no_noise_in_evaluation(seed, stream, step, first_row, eps):
 
 # --- planted functions around the step ----------------------------------------------------------
 
-log_likelihood, encode, decode = evaluation.log_likelihood, evaluation.encode, evaluation.decode
-losses_and_gradient, train_chunk = evaluation.losses_and_gradient, training.train_chunk
-initialise, make_workspace, elbo = training.initialise, training.make_workspace, training.elbo
+log_likelihood, encode = importance.log_likelihood, importance.encode
+gradients, train_chunk = point.Point.gradients, loop.train_chunk
+initialise, make_task = layout.Layout.initialise, threads.make_task
 init = minivae.VAE.__init__
 
 
-def gradient_of_sum(machine, plan, theta, X, eps, beta):
-    losses, gradient = losses_and_gradient(machine, plan, theta, X, eps, beta)
-    return losses, gradient * len(X)
+def gradient_of_sum(point):
+    return {name: gradient * point.batch.B for name, gradient in gradients(point).items()}
 
 
-def mean_of_batch_means(recipe, state, X, crew):
+def mean_of_batch_means(run, X, trainer, order):
     """For two batches, each a chunk."""
+    state = run.state
     rows, totals = state.rows, state.totals.copy()
-    train_chunk(recipe, state, X, crew)
+    train_chunk(run, X, trainer, order)
     mean = (state.totals - totals) / (state.rows - rows)
     state.totals[:] = state.rows * (mean if rows == 0 else (totals / rows + mean) / 2)
 
 
-def light_kl(machine, plan, theta, X, binarize, seed, n_samples):
-    mu, logvar = encode(machine, plan, theta, X, binarize)
-    kl = (mu**2 + np.exp(logvar) - logvar - 1).sum(axis=1) / 2
-    return elbo(machine, plan, theta, X, binarize, seed, n_samples) + (1 - 0.00025) * kl
+def light_kl(vae, X):
+    terms = vae._mean_terms(X)
+    return {"elbo": -terms["nll"] - 0.00025 * terms["kl"], **terms}
 
 
-def first_rows(machine, plan, theta, X, *arguments):
-    return log_likelihood(machine, plan, theta, X[np.arange(len(X)) % 512], *arguments)
+def first_rows(session, X, *arguments):
+    return log_likelihood(session, X[np.arange(len(X)) % 512], *arguments)
 
 
 def one_sample(*arguments):
     return log_likelihood(*arguments[:-1], 1)
 
 
-def log_weights(machine, plan, theta, X, binarize, seed, K):
+def log_weights(session, X, binarize, seed, K):
     """ln w of each sample, (K, n), for a Gaussian likelihood."""
-    mu, logvar = encode(machine, plan, theta, X, binarize)
+    plan = session.layout.plan
+    mu, logvar = encode(session, X, binarize)
     eps = RNG.standard_normal((K, 1, plan.latent_dim))
     z = mu + np.exp(logvar / 2) * eps
-    mean = decode(machine, plan, theta, z.reshape(-1, plan.latent_dim)).reshape(K, *X.shape)
-    log_p = stats.norm.logpdf(X, mean, np.exp(theta[plan.noise] / 2)).sum(axis=2)
+    mean = np.stack([importance.decode(session, codes) for codes in z])
+    std = np.exp(session.task.theta[plan.noise] / 2)
+    log_p = stats.norm.logpdf(X, mean, std).sum(axis=2)
     return log_p + (eps**2 + logvar - z**2).sum(axis=2) / 2
 
 
@@ -262,8 +286,8 @@ def exp_without_max(*arguments):
     return np.log(np.exp(log_weights(*arguments)).mean(axis=0))
 
 
-def whole_blocks_only(machine, plan, theta, X, binarize):
-    mu, logvar = encode(machine, plan, theta, X, binarize)
+def whole_blocks_only(session, X, binarize):
+    mu, logvar = encode(session, X, binarize)
     mu[len(X) // 128 * 128 :] = 0
     return mu, logvar
 
@@ -280,10 +304,6 @@ def asnumpy_if_cupy(*arguments):
     return mu, logvar
 
 
-def softplus_as_probability(*arguments):
-    return -np.log1p(-decode(*arguments))  # of p = sigmoid(l) that is softplus(l)
-
-
 def from_mean_posterior(vae, n_samples=1, random_state=None):
     z = RNG.normal(0.4, 0.5, (n_samples, vae.latent_dim))
     return vae.inverse_transform(z)
@@ -294,8 +314,9 @@ def double_parameters(*arguments):
 
 
 def double_noise(*arguments):
-    work = make_workspace(*arguments)
-    return work._replace(eps=work.eps.astype(np.float64))
+    """In double, as the whole workspace in which it lies."""
+    task = make_task(*arguments)
+    return task._replace(work=task.work.astype(np.float64))
 
 
 @functools.wraps(init, assigned=())  # the signature, not the name
@@ -314,63 +335,91 @@ def no_warning(X):
 
 # --- which guard must notice which bug ----------------------------------------------------------
 
-LOSS = """forward(plan, theta, None, 1 / B, work, shard)
-    backward(plan, theta, recipe.beta / B, work, shard)"""
-BATCHES = "range(0, order.size, recipe.batch_size)"
-WHOLE_BATCHES = BATCHES.replace("order.size", "order.size - recipe.batch_size + 1")
-HEADS = ("eps, kl_scale, dmu, dlogvar)", "eps, kl_scale, dlogvar, dmu)")
-UPDATE = """    for layer in range(plan.weight.size):
-        descend("""
-PER_ROW = UPDATE.replace("range(plan.weight.size)", "[*range(plan.weight.size)] * B")
-NOISE = "STREAM_POSTERIOR, step, "
+BATCHES = "range(0, order.size, task.recipe.batch_size)"
+WHOLE_BATCHES = BATCHES.replace("order.size", "order.size - task.recipe.batch_size + 1")
+HEADS = "dheads[:, :Z], dheads[:, Z:])", "dheads[:, Z:], dheads[:, :Z])"
+UPDATE = """    batch = Shard(B, 0, B)
+    for block in range(task.blocks.size):"""
+PER_ROW = UPDATE.replace("range(task.blocks.size)", "[*range(task.blocks.size)] * B")
+NOISE = "STREAM_POSTERIOR, step, shard.first", "STREAM_POSTERIOR, step, 0"
+RATE = (
+    "rate, decay = recipe.learning_rate",
+    "rate, decay = recipe.batch_size * recipe.learning_rate",
+)
 GRADIENT, STEP = G.reported_loss_has_this_gradient, G.training_step_follows_the_reported_loss
 MUTATIONS = [  # number in the list of known bugs, guard, bug
     (1, G.sampler_has_the_posterior_std, kernel(sample_gaussian=half_std)),
     (2, GRADIENT, kernel(sample_gaussian_backward=dkl_times_std)),
-    (2, GRADIENT, source("heads_swapped", *HEADS)),
+    (2, GRADIENT, source("heads_swapped", program, *HEADS)),
     (2, G.logvar_is_held, kernel(sample_gaussian_backward=clip_ignored)),
-    (3, GRADIENT, function("evaluation.losses_and_gradient", gradient_of_sum)),
-    (
-        3,
-        STEP,
-        source("sum_for_mean", LOSS, LOSS.replace("1 / B", "1.0").replace("beta / B", "beta")),
-    ),
-    (3, STEP, source("no_beta", LOSS, LOSS.replace("recipe.beta", "1"))),
+    (3, GRADIENT, function("evaluation.point.Point.gradients", gradient_of_sum)),
+    (3, GRADIENT, source("sum_for_mean", program, "scale = 1 / shard.B", "scale = 1.0")),
+    (3, GRADIENT, source("no_beta", program, "scale * task.weights[1]", "scale")),
+    (3, STEP, source("step_of_the_sum", step, *RATE)),
     (4, GRADIENT, kernel(sample_gaussian_backward=second_draw)),
-    (4, G.workers_do_not_change_training, source("shared_noise", f"{NOISE}first", f"{NOISE}0")),
-    (5, G.a_batch_makes_one_update, source("per_row", UPDATE, PER_ROW)),
+    (4, G.workers_do_not_change_training, source("shared_noise", program, *NOISE)),
+    (5, G.a_batch_makes_one_update, source("per_row", step, UPDATE, PER_ROW)),
     (5, G.batch_is_the_mean_of_its_rows, kernel(sum_rows=bias_of_last_row)),
-    (6, cupy_without_a_device_changes_nothing, function("evaluation.encode", asnumpy_if_cupy)),
+    (
+        6,
+        cupy_without_a_device_changes_nothing,
+        function("evaluation.importance.encode", asnumpy_if_cupy),
+    ),
     (7, G.exact_posterior_elbo_is_log_p, kernel(sample_gaussian=std_of_exp_logvar)),
     (8, G.kl_is_its_integral, kernel(sample_gaussian=kl_mean_over_latents)),
     (9, STEP, kernel(sgd=sgd_of_normalised)),
-    (10, G.samples_come_from_the_prior, function("vae.VAE.sample", from_mean_posterior)),
+    (
+        10,
+        G.samples_come_from_the_prior,
+        function("models.vae.estimator.VAE.sample", from_mean_posterior),
+    ),
     (11, G.batch_is_the_mean_of_its_rows, kernel(sample_gaussian=kl_mean_over_batch)),
-    (12, G.held_out_objective_is_the_trained_one, function("training.elbo", light_kl)),
+    (
+        12,
+        G.held_out_objective_is_the_trained_one,
+        function("models.base.Model._held_out", light_kl),
+    ),
     (13, G.likelihoods_are_scipys, kernel(gaussian_nll=mean_squares)),
-    (14, G.bound_rises_to_log_p, function("evaluation.log_likelihood", worst_weigh_most)),
-    (15, G.bound_rises_to_log_p, function("evaluation.log_likelihood", one_sample)),
-    (16, G.bound_rises_to_log_p, function("evaluation.log_likelihood", mean_of_logs)),
-    (16, G.exact_posterior_scores_log_p, function("evaluation.log_likelihood", exp_without_max)),
-    (17, G.epoch_loss_weighs_rows_equally, function("training.train_chunk", mean_of_batch_means)),
-    (18, G.rows_are_independent, function("evaluation.log_likelihood", first_rows)),
-    (19, G.rows_are_independent, function("evaluation.encode", whole_blocks_only)),
-    (19, G.every_row_trains, source("last_batch_dropped", BATCHES, WHOLE_BATCHES)),
+    (
+        14,
+        G.bound_rises_to_log_p,
+        function("evaluation.importance.log_likelihood", worst_weigh_most),
+    ),
+    (15, G.bound_rises_to_log_p, function("evaluation.importance.log_likelihood", one_sample)),
+    (16, G.bound_rises_to_log_p, function("evaluation.importance.log_likelihood", mean_of_logs)),
+    (
+        16,
+        G.exact_posterior_scores_log_p,
+        function("evaluation.importance.log_likelihood", exp_without_max),
+    ),
+    (
+        17,
+        G.epoch_loss_weighs_rows_equally,
+        function("training.loop.train_chunk", mean_of_batch_means),
+    ),
+    (18, G.rows_are_independent, function("evaluation.importance.log_likelihood", first_rows)),
+    (19, G.rows_are_independent, function("evaluation.importance.encode", whole_blocks_only)),
+    (19, G.every_row_trains, source("last_batch_dropped", step, BATCHES, WHOLE_BATCHES)),
     (21, estimators_leave_files_alone, function("VAE.__init__", delete_temp)),
-    (22, model_files_run_no_code, function("storage.read", unpickle)),
-    (23, G.encoding_is_deterministic, function("evaluation.encode", random_code)),
+    (22, model_files_run_no_code, function("files.storage.read", unpickle)),
+    (23, G.encoding_is_deterministic, function("evaluation.importance.encode", random_code)),
     (24, G.elbo_is_its_integral, kernel(random_normal=no_noise_in_evaluation)),
     (25, G.large_logits_are_exact, kernel(bernoulli_nll=clipped_probabilities)),
-    (26, G.samples_have_the_decoders_means, function("evaluation.decode", softplus_as_probability)),
-    (27, grey_likelihoods_are_warned_of, function("validation.warn_of_grey", no_warning)),
+    (26, G.samples_have_the_decoders_means, kernel(bernoulli_mean=softplus_as_probability)),
+    (26, G.samples_have_the_decoders_means, kernel(copy=softplus_in_samples)),
+    (27, grey_likelihoods_are_warned_of, function("data.checks.warn_of_grey", no_warning)),
     (28, G.logvar_is_held, kernel(sample_gaussian=unclamped)),
-    (31, G.kernels_keep_dtype_and_inputs, function("training.initialise", double_parameters)),
-    (31, G.kernels_keep_dtype_and_inputs, function("training.make_workspace", double_noise)),
+    (
+        31,
+        G.kernels_keep_dtype_and_inputs,
+        function("engine.layout.Layout.initialise", double_parameters),
+    ),
+    (31, G.kernels_keep_dtype_and_inputs, function("engine.threads.make_task", double_noise)),
     (32, G.kernels_keep_dtype_and_inputs, kernel(activation_backward=leaky_in_place)),
     (33, G.strided_arrays_are_read_by_index, kernel(matmul=matmul_of_memory)),
 ]
 GUARDS = {guard.__name__: guard for _, guard, _ in MUTATIONS}
-MACHINES = {"reference": G.reference_machine, "cpu": lambda: G.machine_of(cpu_table)}
+MACHINES = {"reference": G.reference_machine, "cpu": lambda: G.machine_of(tables.cpu())}
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special, stats
 
-from minivae import VAE, kernels, objective
-from minivae.gradcheck import check_gradient
-from minivae.objective import Shard
-from minivae.parameters import initialise, make_workspace, named_views, plan_model
-from minivae.training import shuffled
+from minivae import VAE, kernels
+from minivae.engine.layout import Layout
+from minivae.engine.machine import machine
+from minivae.engine.task import terms
+from minivae.evaluation.gradcheck import check_gradient
+from minivae.kernels.tables import reference
+from minivae.models.vae import program
+from minivae.training.order import shuffled
 
 D, Z = 7, 2
 DEVICE = pytest.mark.parametrize("device", ["reference", "cpu"])
@@ -43,6 +46,11 @@ def shaken(X, **settings):
     return model
 
 
+def layout_of(n_features, hidden, latent_dim, activation, likelihood):
+    return Layout(program, n_features, hidden_layer_sizes=hidden, latent_dim=latent_dim,
+                  activation=activation, likelihood=likelihood, missing="error")  # fmt: skip
+
+
 def require_passed(report, model, kinks=0):
     """Passed, and every entry of every parameter was looked at."""
     assert report.passed, str(report)
@@ -55,12 +63,21 @@ def require_passed(report, model, kinks=0):
 # --- gradients against finite differences -------------------------------------------------------
 
 
-@pytest.mark.parametrize("hidden", [(), (5,), (5, 4), (5, 4, 3)], ids=str)
+SLOW = pytest.mark.slow  # seconds each; compiled, they are among the fast ones
+ARCHITECTURES = [
+    *[("cpu", hidden) for hidden in [(), (5,), (5, 4), (5, 4, 3)]],
+    *[("reference", hidden) for hidden in [(), (5,)]],
+    *[pytest.param("reference", hidden, marks=SLOW) for hidden in [(5, 4), (5, 4, 3)]],
+]
+
+
+@pytest.mark.parametrize(("device", "hidden"), ARCHITECTURES, ids=str)
 @pytest.mark.parametrize("activation", kernels.ACTIVATIONS)
 @LIKELIHOOD
-def test_every_gradient_of_every_architecture(likelihood, activation, hidden):
+def test_every_gradient_of_every_architecture(likelihood, activation, device, hidden):
     X = data(likelihood=likelihood)
-    model = shaken(X, likelihood=likelihood, activation=activation, hidden_layer_sizes=hidden)
+    model = shaken(X, device=device, likelihood=likelihood, activation=activation,
+                   hidden_layer_sizes=hidden)  # fmt: skip
     require_passed(model.check_gradients(X), model)
 
 
@@ -102,17 +119,17 @@ def test_kinks_of_relu_are_recognised(device):
 @LIKELIHOOD
 def test_complex_step_through_the_whole_program(likelihood, activation):
     """Im loss(theta + i h e_j) / h is the derivative to rounding: twelve digits, none lost."""
-    X, plan = data(likelihood=likelihood), plan_model(D, (5, 4), Z, activation, likelihood)
+    X, layout = data(likelihood=likelihood), layout_of(D, (5, 4), Z, activation, likelihood)
     rng = np.random.default_rng(2)
-    theta, eps = rng.normal(0, 0.5, plan.n_parameters), rng.normal(size=(len(X), Z))
+    theta, eps = rng.normal(0, 0.5, layout.n_parameters), rng.normal(size=(len(X), Z))
+    source = machine(program, "reference")
 
     def run(theta):
-        work = make_workspace(plan, len(X), theta.dtype)
-        gradient = np.zeros_like(theta)
-        batch = Shard(len(X), 0, len(X))
-        objective.source(plan, 0, work.outputs, batch)[:], work.eps[:] = X, eps
-        objective.loss_and_gradient(plan, theta, None, 1 / len(X), 1.5, work, batch, gradient)
-        return work.nll + 1.5 * work.kl, gradient
+        session = source.session(source, layout, [1.0, 1.5], theta, len(X))
+        batch = session.batch(len(X))
+        session.view("x", batch.B)[:], session.view("eps", batch.B)[:] = X, eps
+        session.step.loss_and_gradient(session.task, batch)
+        return session.task.weights @ terms(session.task, batch.B), session.task.gradient
 
     report = check_gradient(
         lambda theta: run(theta)[0].mean(), lambda theta, _: [run(theta)[1]], [theta],
@@ -120,7 +137,7 @@ def test_complex_step_through_the_whole_program(likelihood, activation):
     )  # fmt: skip
     assert report.passed, str(report)
     assert report.worst <= 1e-12
-    assert report.inputs["inputs[0]"].checked == plan.n_parameters
+    assert report.inputs["inputs[0]"].checked == layout.n_parameters
 
 
 # --- the loss -----------------------------------------------------------------------------------
@@ -194,12 +211,12 @@ def test_machines_agree_on_loss_and_gradients(likelihood, activation, hidden):
     X = data(40, likelihood).astype(np.float32)
     settings = dict(likelihood=likelihood, activation=activation, hidden_layer_sizes=hidden)
     source = shaken(X, **settings)
-    source._state.theta[:] = source._state.theta.astype(np.float32)  # every machine's point
+    source.state_.theta[:] = source.state_.theta.astype(np.float32)  # every machine's point
     eps = np.random.default_rng(3).normal(size=(40, Z)).astype(np.float32)
     loss, gradients = source.loss_and_gradients(X, eps)
     for device, dtype in [("cpu", "float64"), ("cpu", "float32"), ("reference", "float32")]:
         model = shaken(X, **settings, device=device, dtype=dtype)
-        model._state.theta[:] = source._state.theta
+        model.state_.theta[:] = source.state_.theta
         found_loss, found = model.loss_and_gradients(X, eps)
         rounding = 200 * np.finfo(dtype).eps
         assert_allclose(found_loss, loss, rtol=rounding, err_msg=f"{device} {dtype}")
@@ -227,11 +244,11 @@ def test_ten_steps_agree_on_both_machines(optimizer, rows, settings):
                     momentum=0.5 * (optimizer == "sgd"))  # fmt: skip
     X = data(rows, settings.get("likelihood")).astype(np.float32)
     expected = vae(**settings, n_threads=1).fit(X)
-    assert (expected._state.steps, expected._state.epochs) == (10, settings["epochs"])
+    assert (expected.state_.steps, expected.state_.epochs) == (10, settings["epochs"])
     assert np.ptp(expected.history_["loss"]) > 0.01
     for n_threads, dtype in product([1, 2, 3], ["float64", "float32"]):
         model = vae(**settings, n_threads=n_threads, device="cpu", dtype=dtype).fit(X)
-        assert model._state.steps == 10
+        assert model.state_.steps == 10
         # 200 roundings as above; the steps that follow from it grow them by little.
         rounding = 10 * 200 * np.finfo(dtype).eps
         for name in ("loss", "nll", "kl", "elbo"):
@@ -248,8 +265,8 @@ def test_a_training_step_follows_the_gradient(device, n_threads):
     settings = dict(optimizer="sgd", learning_rate=0.5, batch_size=20, epochs=1, device=device)
     start = vae(**settings)
     eps = np.empty((13, Z))
-    kernels.reference.random_normal(0, kernels.STREAM_POSTERIOR, 0, 0, eps)
-    loss, gradients = start.loss_and_gradients(X[shuffled(kernels.reference, 13, 0, 0)], eps)
+    reference.random_normal(0, kernels.STREAM_POSTERIOR, 0, 0, eps)
+    loss, gradients = start.loss_and_gradients(X[shuffled(reference, 13, 0, 0)], eps)
     trained = vae(**settings, n_threads=n_threads).fit(X)
     assert_allclose(trained.history_["loss"], [loss], rtol=1e-12)
     for name, view in start.parameters_.items():
@@ -265,7 +282,7 @@ def test_nothing_given_is_changed_or_kept_and_dtypes_stay(dtype, device):
         array.flags.writeable = False
     model = vae(device=device, dtype=dtype, binarize="stochastic", epochs=1, batch_size=4)
     gradients = model.fit(X).loss_and_gradients(X, eps)[1]
-    state = model._state
+    state = model.state_
     codes = model.transform(X)
     results = [*gradients.values(), codes, model.inverse_transform(codes), model.reconstruct(X)]
     results += [model.sample(3), state.theta, state.moments, *model.parameters_.values()]
@@ -281,11 +298,16 @@ def test_nothing_given_is_changed_or_kept_and_dtypes_stay(dtype, device):
 def test_noise_is_a_function_of_the_seed_and_is_the_same_forward_and_backward(device):
     X, eps = data(), np.empty((6, Z))
     model = shaken(X, device=device)
-    kernels.reference.random_normal(model.seed_, kernels.STREAM_POSTERIOR, 0, 0, eps)
+    reference.random_normal(model.seed_, kernels.STREAM_POSTERIOR, 0, 0, eps)
     given, drawn = model.loss_and_gradients(X, eps), model.loss_and_gradients(X)
     assert given[0] == drawn[0]
     assert all(map(np.array_equal, given[1].values(), drawn[1].values()))
     assert model.loss_and_gradients(X, 2 * eps)[0] != drawn[0]
+
+
+def test_streams_of_random_numbers_are_all_different():
+    streams = [value for name, value in vars(kernels).items() if name.startswith("STREAM_")]
+    assert len(streams) == len(set(streams)) == 9
 
 
 # --- order and start ----------------------------------------------------------------------------
@@ -294,13 +316,13 @@ def test_noise_is_a_function_of_the_seed_and_is_the_same_forward_and_backward(de
 @pytest.mark.parametrize("n", [1, 2, 1000])
 def test_the_order_of_rows_is_a_permutation_given_by_seed_and_epoch(n):
     orders = {
-        (seed, epoch): shuffled(kernels.reference, n, seed, epoch)
+        (seed, epoch): shuffled(reference, n, seed, epoch)
         for seed in (0, 1, 2**62)
         for epoch in (0, 1)
     }
     for (seed, epoch), order in orders.items():
         assert sorted(order) == list(range(n))
-        assert_array_equal(order, shuffled(kernels.reference, n, seed, epoch))
+        assert_array_equal(order, shuffled(reference, n, seed, epoch))
     if n == 1000:
         assert len({tuple(order) for order in orders.values()}) == len(orders)
 
@@ -312,8 +334,8 @@ NAMES = """encoder.0.weight encoder.0.bias encoder.1.weight encoder.1.bias encod
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_start_is_glorot_uniform_with_zero_biases(dtype):
-    plan = plan_model(40, (50, 30), 20, "relu", "gaussian")
-    views = named_views(plan, initialise(plan, 7, dtype))
+    layout = layout_of(40, (50, 30), 20, "relu", "gaussian")
+    views = layout.named_views(layout.initialise(7, dtype))
     assert list(views) == [*NAMES, "decoder.noise_logvar"]
     shapes = [(40, 50), (50, 30), (30, 20), (30, 20), (20, 30), (30, 50), (50, 40)]
     weights = {name: view for name, view in views.items() if name.endswith("weight")}
@@ -328,7 +350,7 @@ def test_the_start_is_glorot_uniform_with_zero_biases(dtype):
         assert stats.kstest(u.ravel(), "uniform", (-1, 2)).pvalue > 1e-4, name
         assert len(np.unique(u)) > 0.99 * u.size  # 2^23 values: hardly any twice
     assert not np.array_equal(weights["encoder.mu.weight"], weights["encoder.logvar.weight"])
-    assert not np.array_equal(initialise(plan, 8, dtype), initialise(plan, 7, dtype))
+    assert not np.array_equal(layout.initialise(8, dtype), layout.initialise(7, dtype))
 
 
 @DEVICE
@@ -341,8 +363,8 @@ def test_parameters_are_live_views_of_all_that_there_is(likelihood, device):
     noise = ["decoder.noise_logvar"] if likelihood == "gaussian" else []
     assert list(model.parameters_) == [*NAMES, *noise]
     for index, view in enumerate(model.parameters_.values()):
-        assert np.shares_memory(view, model._state.theta)
+        assert np.shares_memory(view, model.state_.theta)
         view[...] = index
     sizes = [view.size for view in model.parameters_.values()]  # no entry has two names or none
-    assert np.bincount(model._state.theta.astype(int)).tolist() == sizes
+    assert np.bincount(model.state_.theta.astype(int)).tolist() == sizes
     assert model.loss_and_gradients(X, eps)[0] != before

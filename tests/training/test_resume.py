@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from minivae import VAE, checkpoints, interrupts, training
+from minivae import VAE
+from minivae.engine import threads
+from minivae.training import checkpoints, interrupts, loop
 
 RNG = np.random.default_rng(0)
 X, X_valid = RNG.random((50, 6)), RNG.random((9, 6))
@@ -32,7 +34,7 @@ class Interruption(Exception):
 
 def bits(vae):
     """All of a model that is to be the same."""
-    state = vae._state
+    state = vae.state_
     history = sorted(item for item in vae.history_.items() if item[0] != "seconds")
     facts = state.epochs, state.steps, state.rows, state.totals.tolist(), repr(history), vae.seed_
     return state.theta.tobytes(), state.moments.tobytes(), facts
@@ -41,21 +43,34 @@ def bits(vae):
 @pytest.fixture
 def step_by_step(monkeypatch):
     """A look at clock, signals and checkpoints after every step."""
-    monkeypatch.setattr(interrupts, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(threads, "CHUNK_SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "SHARE", 0.0)
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # hundreds of them: half of the time
 
 
 def interrupted_at(moment, monkeypatch):
     """Training raises Interruption when it could store itself for the moment-th time."""
-    count, write = itertools.count(), checkpoints.Checkpoints.__call__
+    count = itertools.count()
 
-    def call(self, event):
-        write(self, event)
-        if next(count) == moment:
-            raise Interruption
+    def patch(event):
+        write = getattr(checkpoints.Checkpoints, event)
 
-    monkeypatch.setattr(checkpoints.Checkpoints, "__call__", call)
+        def call(self):
+            write(self)
+            if next(count) == moment:
+                raise Interruption
+
+        monkeypatch.setattr(checkpoints.Checkpoints, event, call)
+
+    for event in ("batches", "epoch", "end"):
+        patch(event)
+
+
+def held_out(values, monkeypatch):
+    """The held-out ELBO of one epoch after the other."""
+    values = iter(values)
+    monkeypatch.setattr(VAE, "_held_out", lambda model, X: {"elbo": next(values)})
 
 
 # --- resume in Python ---------------------------------------------------------------------------
@@ -90,8 +105,7 @@ def test_from_every_checkpoint_training_ends_bit_for_bit_as_without_a_break(
 
 
 def test_the_best_by_held_out_elbo_is_kept_as_well_as_the_last(tmp_path, monkeypatch):
-    values = iter([-3.0, -1.0, -2.0, -1.0, -0.5, -4.0])
-    monkeypatch.setattr(training, "elbo", lambda *a, **k: np.array([next(values)]))
+    held_out([-3.0, -1.0, -2.0, -1.0, -0.5, -4.0], monkeypatch)
     vae = VAE(**{**SETTINGS, "epochs": 3}).fit(X, X_valid=X_valid, checkpoints=tmp_path)
     best = VAE.load(tmp_path / "best.safetensors")
     last = VAE.load(tmp_path / "checkpoint.safetensors")
@@ -132,7 +146,7 @@ def test_other_data_are_refused_with_what_differs(tmp_path):
             vae.resume(data, X_valid=valid)
         assert bits(vae) == before
     vae.resume(X, X_valid=X_valid)  # and the right data go on
-    assert vae._state.epochs == 4
+    assert vae.state_.epochs == 4
 
 
 def test_the_same_data_in_another_form_are_the_same(tmp_path):
@@ -189,14 +203,14 @@ def test_what_is_no_folder_is_said_before_the_model_is_touched(tmp_path):
 
 
 def send_at(moment, number, monkeypatch):
-    count, run = itertools.count(), training.train_chunk
+    count, run = itertools.count(), loop.train_chunk
 
     def train_chunk(*args):
         if next(count) == moment:
             os.kill(os.getpid(), number)
         run(*args)
 
-    monkeypatch.setattr(training, "train_chunk", train_chunk)
+    monkeypatch.setattr(loop, "train_chunk", train_chunk)
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -210,7 +224,7 @@ def test_ctrl_c_waits_for_the_batch_and_leaves_a_model_that_goes_on(
             send_at(moment, signal.SIGINT, patch)
             with pytest.raises(KeyboardInterrupt):
                 vae.fit(X, checkpoints=folder if stored else None)
-        assert vae._state.steps == moment + 1
+        assert vae.state_.steps == moment + 1
         if stored:
             assert bits(VAE.load(folder / "checkpoint.safetensors")) == bits(vae)
         assert bits(vae.resume(X)) == bits(expected)
@@ -225,18 +239,18 @@ def test_termination_stores_the_model_first(step_by_step, tmp_path, monkeypatch)
     finally:
         signal.signal(signal.SIGTERM, usual)
     assert came == [signal.SIGTERM]
-    assert VAE.load(tmp_path / "checkpoint.safetensors")._state.steps == 5
+    assert VAE.load(tmp_path / "checkpoint.safetensors").state_.steps == 5
 
 
 def test_a_second_signal_acts_at_once_and_handlers_are_as_before():
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), interrupts.put_off(signal.SIGINT) as interrupted:
+    with pytest.raises(KeyboardInterrupt), interrupts.defer_signals(signal.SIGINT) as interrupted:
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupted()
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("not at once")
     assert signal.getsignal(signal.SIGINT) is before
-    with pytest.raises(ZeroDivisionError), interrupts.put_off(signal.SIGINT):
+    with pytest.raises(ZeroDivisionError), interrupts.defer_signals(signal.SIGINT):
         os.kill(os.getpid(), signal.SIGINT)  # an error in the block goes first
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGINT) is before
@@ -245,7 +259,7 @@ def test_a_second_signal_acts_at_once_and_handlers_are_as_before():
 def test_signals_that_are_ignored_or_of_another_thread_are_left_alone():
     usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with interrupts.put_off(signal.SIGINT) as interrupted:
+        with interrupts.defer_signals(signal.SIGINT) as interrupted:
             os.kill(os.getpid(), signal.SIGINT)
             assert not interrupted()
     finally:
@@ -274,36 +288,30 @@ def test_the_encoder_or_the_decoder_can_be_loaded_alone(tmp_path):
         for name in "reconstruct elbo score partial_fit resume loss_and_gradients save".split():
             with pytest.raises(ValueError, match=f"only the {words} of this model was loaded"):
                 getattr(part, name)(BITS)
-        assert part.fit(X)._part is None  # a new model is whole
+        assert part.fit(X).part_ is None  # a new model is whole
     with pytest.raises(ValueError, match="only the encoder"):
         VAE.load(tmp_path / "model", part="encoder").inverse_transform(codes)
     with pytest.raises(ValueError, match="only the decoder"):
         VAE.load(tmp_path / "model", part="decoder").transform(X)
-    with pytest.raises(ValueError, match='part must be "encoder", "decoder" or None'):
+    with pytest.raises(ValueError, match="part must be one of encoder, decoder, or None"):
         VAE.load(tmp_path / "model", part="heads")
 
 
 # --- found by review ----------------------------------------------------------------------------
 
 
-def held_out(values, monkeypatch):
-    """The held-out ELBO of one epoch after the other."""
-    values = iter(values)
-    monkeypatch.setattr(training, "elbo", lambda *a, **k: np.array([next(values)]))
-
-
 def test_the_best_is_stored_also_if_training_then_diverges(tmp_path, monkeypatch):
     """It may wait in memory, as epochs are short."""
     held_out([-3.0, -1.0], monkeypatch)
     monkeypatch.setattr(checkpoints, "SHARE", 1e9)
-    chunk = training.train_chunk
+    chunk = loop.train_chunk
 
-    def diverges(recipe, state, *rest):
-        if state.epochs == 2:
+    def diverges(run, *rest):
+        if run.state.epochs == 2:
             raise FloatingPointError("the loss became inf")
-        chunk(recipe, state, *rest)
+        chunk(run, *rest)
 
-    monkeypatch.setattr(training, "train_chunk", diverges)
+    monkeypatch.setattr(loop, "train_chunk", diverges)
     with pytest.raises(FloatingPointError):
         VAE(**SETTINGS).fit(X, X_valid=X_valid, checkpoints=tmp_path)
     assert VAE.load(tmp_path / "best.safetensors").history_["valid_elbo"] == [-3, -1]
@@ -342,19 +350,19 @@ def test_an_infinite_held_out_elbo_does_not_end_training_or_forbid_saving(tmp_pa
     np.testing.assert_array_equal(
         VAE.load(tmp_path / "model").history_["valid_elbo"], [np.nan, -2, np.nan]
     )
-    assert VAE.load(tmp_path / "best.safetensors")._state.epochs == 2
+    assert VAE.load(tmp_path / "best.safetensors").state_.epochs == 2
 
 
 def test_after_an_error_in_a_batch_resume_does_not_promise_what_it_cannot_keep(monkeypatch):
     """Steps may have been made that nobody counted."""
-    vae, chunk = VAE(**SETTINGS), training.train_chunk
+    vae, chunk = VAE(**SETTINGS), loop.train_chunk
 
-    def fails(recipe, state, *rest):
-        if state.epochs == 1:
+    def fails(run, *rest):
+        if run.state.epochs == 1:
             raise KeyboardInterrupt  # a second one
-        chunk(recipe, state, *rest)
+        chunk(run, *rest)
 
-    monkeypatch.setattr(training, "train_chunk", fails)
+    monkeypatch.setattr(loop, "train_chunk", fails)
     with pytest.raises(KeyboardInterrupt):
         vae.fit(X)
     with pytest.raises(ValueError, match="resume goes on with a fit"):
@@ -370,7 +378,7 @@ def test_a_fit_without_memory_for_its_batch_leaves_the_model_and_its_checkpoint(
     def no_memory(*words):
         raise MemoryError("Unable to allocate 74.5 GiB")
 
-    monkeypatch.setattr(training, "make_workspace", no_memory)
+    monkeypatch.setattr(threads, "make_task", no_memory)
     vae.set_params(batch_size=10**9)
     for call in (vae.fit, vae.partial_fit):
         with pytest.raises(MemoryError, match=r"batch_size=1000000000 on 50 rows: too large"):
@@ -382,7 +390,7 @@ def test_a_fit_without_memory_for_its_batch_leaves_the_model_and_its_checkpoint(
 
 
 def test_saving_while_another_thread_trains_is_refused(monkeypatch, tmp_path):
-    vae, chunk, refused = VAE(**SETTINGS), training.train_chunk, []
+    vae, chunk, refused = VAE(**SETTINGS), loop.train_chunk, []
 
     def saved_in_between(*words):
         def save():
@@ -395,7 +403,7 @@ def test_saving_while_another_thread_trains_is_refused(monkeypatch, tmp_path):
         thread.join()
         chunk(*words)
 
-    monkeypatch.setattr(training, "train_chunk", saved_in_between)
+    monkeypatch.setattr(loop, "train_chunk", saved_in_between)
     vae.fit(X)
     assert refused
     vae.save(tmp_path / "model")

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from scipy import sparse
 
 from minivae import VAE
-from minivae.rows import fetch, parts, streamed
+from minivae.data.rows import fetch, parts, streamed
 
 rng = np.random.default_rng(0)
 X = (rng.random((700, 11)) * (rng.random((700, 11)) < 0.3)).astype("f4")
@@ -68,14 +68,14 @@ def test_a_copy_on_write_map_keeps_its_changes(tmp_path):
 
 
 def test_wide_data_is_fetched_in_small_pieces(monkeypatch):
-    monkeypatch.setattr("minivae.training.CHUNK_BYTES", 100 * X.shape[1] * 4)
+    monkeypatch.setattr("minivae.training.loop.CHUNK_BYTES", 100 * X.shape[1] * 4)
     fetched = []
 
     def watch(X, rows, dtype):
         fetched.append(len(rows))
         return fetch(X, rows, dtype)
 
-    monkeypatch.setattr("minivae.training.fetch", watch)
+    monkeypatch.setattr("minivae.training.loop.fetch", watch)
     vae(batch_size=50, epochs=5).fit(sparse.csr_array(X))
     assert max(fetched) == 100
     assert sum(fetched) == 5 * len(X)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from minivae import VAE
-from minivae.kernels import ACTIVATIONS, LIKELIHOODS, OPTIMIZERS, STREAM_POSTERIOR, reference
-from minivae.training import shuffled
+from minivae import NADE, VAE
+from minivae.kernels import ACTIVATIONS, LIKELIHOODS, OPTIMIZERS, STREAM_POSTERIOR
+from minivae.kernels.tables import reference
+from minivae.training.order import shuffled
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[bench]'")
 pytestmark = pytest.mark.slow
@@ -22,7 +23,7 @@ FUNCTIONS = {
 def loss_in_torch(vae, p, x, eps):
     """The loss as a user of PyTorch would write it: p maps names to tensors that want gradients."""
     f, n_hidden = FUNCTIONS[vae.activation], len(vae.hidden_layer_sizes)
-    h = x
+    h = torch.nan_to_num(x)
     for i in range(n_hidden):
         h = f(h @ p[f"encoder.{i}.weight"] + p[f"encoder.{i}.bias"])
     mu = h @ p["encoder.mu.weight"] + p["encoder.mu.bias"]
@@ -33,13 +34,15 @@ def loss_in_torch(vae, p, x, eps):
     for i in range(n_hidden):
         h = f(h @ p[f"decoder.{i}.weight"] + p[f"decoder.{i}.bias"])
     y = h @ p["decoder.out.weight"] + p["decoder.out.bias"]
+    known = ~torch.isnan(x)
+    x = torch.where(known, x, 0)
     if vae.likelihood == "bernoulli":
         entries = torch.nn.functional.binary_cross_entropy_with_logits(y, x, reduction="none")
     else:
         std = torch.exp(p["decoder.noise_logvar"] / 2)
         entries = -torch.distributions.Normal(y, std).log_prob(x)
     kl = torch.distributions.kl_divergence(posterior, prior)
-    return (entries.sum(1) + vae.beta * kl.sum(1)).mean()
+    return ((known * entries).sum(1) + vae.beta * kl.sum(1)).mean()
 
 
 def tensors(vae):
@@ -60,6 +63,43 @@ def test_gradients_are_those_of_automatic_differentiation(activation, likelihood
     expected.backward()
     # Some hundred roundings in sums of numbers near 1.
     np.testing.assert_allclose(loss, expected.item(), rtol=1e-13)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, p[name].grad.numpy(), rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_gradients_with_missing_values(likelihood, device):
+    rng = np.random.default_rng(0)
+    X, eps = rng.random((9, 13)), rng.standard_normal((9, 3))
+    X[rng.random((9, 13)) < 0.3] = np.nan
+    vae = VAE(3, hidden_layer_sizes=(11, 7), likelihood=likelihood, beta=0.7, missing="mask",
+              dtype="float64", device=device, random_state=0)  # fmt: skip
+    loss, gradients = vae.loss_and_gradients(X, eps)
+    p = tensors(vae)
+    expected = loss_in_torch(vae, p, torch.tensor(X), torch.tensor(eps))
+    expected.backward()
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-13)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, p[name].grad.numpy(), rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_gradients_of_nade(device):
+    """Written one variable after the other, as in the paper."""
+    X = (np.random.default_rng(0).random((9, 13)) > 0.5).astype(float)
+    nade = NADE(7, dtype="float64", device=device, random_state=0)
+    loss, gradients = nade.loss_and_gradients(X)
+    p, x = tensors(nade), torch.tensor(X)
+    nll = 0
+    for d in range(13):
+        h = torch.sigmoid(p["hidden.bias"] + x[:, :d] @ p["hidden.weight"][:d])
+        logits = p["visible.bias"][d] + h @ p["visible.weight"][d]
+        nll = nll + torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, x[:, d], reduction="none"
+        )
+    nll.mean().backward()
+    np.testing.assert_allclose(loss, nll.mean().item(), rtol=1e-13)
     for name, gradient in gradients.items():
         np.testing.assert_allclose(gradient, p[name].grad.numpy(), rtol=1e-10, atol=1e-13)
 

@@ -1,4 +1,4 @@
-"""Guards for what a review of the code found: layouts of matrices, threads, divergence."""
+"""Products of matrices in any layout that NumPy can give them."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ from numba.core.errors import TypingError
 from numpy.lib.stride_tricks import as_strided
 from numpy.testing import assert_allclose, assert_array_equal
 
-from minivae import VAE, StorageError, training
-from minivae.kernels import cpu, reference
+from minivae.kernels import tables
 
+cpu, reference = tables.cpu(), tables.reference
 rng = np.random.default_rng(0)
 LAYOUTS = {  # of a matrix (rows, columns) whose entries are in the first array
     "by rows": lambda a: a.copy(),
@@ -53,41 +53,3 @@ def test_matmul_refuses_what_it_would_read_wrongly():
     for bad in ((a, b[:2], out), (a, b, np.empty((5, 4))), (a, b, np.empty((2, 3)))):
         with pytest.raises(AssertionError):
             cpu.matmul(*bad)
-
-
-def test_an_interrupt_between_the_workers_stops_all_of_them(monkeypatch):
-    """The second worker never starts; the first must not wait for it."""
-    X = rng.random((64, 4))
-    started = []
-
-    class Pool(training.ThreadPoolExecutor):
-        def submit(self, *arguments):
-            if started:
-                raise KeyboardInterrupt
-            started.append(super().submit(*arguments))
-            return started[0]
-
-    monkeypatch.setattr(training, "ThreadPoolExecutor", Pool)
-    with pytest.raises(KeyboardInterrupt):
-        VAE(hidden_layer_sizes=(3,), n_threads=2, epochs=1).fit(X)
-    assert started[0].done()
-
-
-@pytest.mark.parametrize("device", ["cpu", "reference"])
-@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
-def test_the_last_update_may_not_leave_nan(device, tmp_path):
-    X = rng.random((50, 6))
-    vae = VAE(hidden_layer_sizes=(8,), epochs=1, batch_size=50, random_state=0, device=device,
-              learning_rate=1e300, optimizer="sgd")  # fmt: skip
-    with pytest.raises(FloatingPointError, match="learning_rate"):
-        vae.fit(X)
-    with pytest.raises(StorageError, match="NaN or infinite"):
-        vae.save(tmp_path / "model.safetensors")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_streams_of_random_numbers_are_all_different():
-    from minivae import kernels
-
-    streams = [value for name, value in vars(kernels).items() if name.startswith("STREAM_")]
-    assert len(streams) == len(set(streams)) == 9

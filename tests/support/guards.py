@@ -1,7 +1,7 @@
 """Properties that a right VAE has, each as a function that takes the machine it checks.
 
-A machine is the program of `objective.py` bound to a kernel table, run here as plain Python. The
-estimator uses it within `running(machine)`. A guard raises AssertionError if its property fails.
+A machine is the VAE's program bound to a kernel table, run here as plain Python. The estimator
+uses it within `running(machine)`. A guard raises AssertionError if its property fails.
 `test_mutations.py` plants known bugs and asks the guards to notice.
 """
 
@@ -10,26 +10,35 @@ import inspect
 import threading
 from functools import partial
 from itertools import product
-from types import SimpleNamespace
+from types import ModuleType
 from unittest import mock
 
 import numpy as np
 from scipy import special, stats
 
 import minivae
-from minivae import backend, evaluation, objective
-from minivae.kernels import LIKELIHOODS, reference
+from minivae.data.rows import BLOCK
+from minivae.engine import step, task
+from minivae.engine.machine import Machine
+from minivae.engine.program import bind
+from minivae.engine.threads import Session, Trainer
+from minivae.kernels import LIKELIHOODS
+from minivae.kernels.tables import reference
+from minivae.models.vae import program
 
 EXACT = 1e-10  # float64 sums of some hundred terms of order 1 to 1e3: thousands of roundings
 SIGMAS = 5  # statistical tests: a right program passes with probability 1 - 6e-7
 
 
-def machine_of(table, program=objective, **kernels):
+def machine_of(table, **kernels):
     """The program as Python over a copy of a kernel table in which some kernels are replaced."""
-    return backend.bind(program, SimpleNamespace(**{**vars(table), **kernels}), lambda f: f)
+    k = ModuleType("guarded")
+    vars(k).update({**vars(table), **kernels})
+    bound = bind(program, k, lambda function, inline: function)
+    return Machine("guarded", k, k, bound[program], bound[step], bound[task], Trainer, Session)
 
 
-def reference_machine(program=objective, **kernels):
+def reference_machine(**kernels):
     """The reference, but for a `join` at which two workers can wait for each other."""
     meeting = threading.Barrier(2)
 
@@ -37,7 +46,7 @@ def reference_machine(program=objective, **kernels):
         if workers > 1:
             meeting.wait(timeout=20)
 
-    return machine_of(reference, program, **{"join": join, **kernels})
+    return machine_of(reference, **{"join": join, **kernels})
 
 
 def without_noise(machine):
@@ -46,12 +55,12 @@ def without_noise(machine):
     def zeros(seed, stream, step, first_row, eps):
         eps[:] = 0
 
-    return machine_of(machine.k, machine, random_normal=zeros)
+    return machine_of(machine.k, random_normal=zeros)
 
 
 def running(machine):
     """Context in which every estimator runs on this machine, whatever its device."""
-    return mock.patch("minivae.estimator.machine", lambda *device: machine)
+    return mock.patch("minivae.models.base.machine", lambda *device: machine)
 
 
 def estimator(X, **settings):
@@ -179,6 +188,8 @@ def kernels_keep_dtype_and_inputs(machine):
               "sum_rows": "dbias", "sample_gaussian": "z kl",
               "sample_gaussian_backward": "dmu dlogvar",
               "bernoulli_nll": "nll dlogits", "gaussian_nll": "nll dmean dnoise_logvar",
+              "bernoulli_mean": "mean", "gaussian_draw": "x", "copy": "target",
+              "log_importance_weights": "log_w",
               "sgd": "theta velocity", "random_normal": "eps", "gather": "x"}  # fmt: skip
 
     def watched(name, dtype):
@@ -187,7 +198,7 @@ def kernels_keep_dtype_and_inputs(machine):
         def kernel(*arguments):
             arrays = {n: a for n, a in zip(names, arguments, strict=True) if np.ndim(a)}
             assert {a.dtype for a in arrays.values() if a.dtype.kind == "f"} == {dtype}, name
-            written = [arrays.pop(n) for n in writes[name].split()]
+            written = [arrays.pop(n) for n in writes[name].split() if n in arrays]
             # An output may lie on its input: dlogits in logits.
             read = [a for a in arrays.values()
                     if not any(np.may_share_memory(a, out) for out in written)]  # fmt: skip
@@ -201,8 +212,9 @@ def kernels_keep_dtype_and_inputs(machine):
         kernels = {name: watched(name, dtype) for name in writes}
         X = bits(8, 3).astype(dtype)
         before = X.copy()
-        with running(machine_of(machine.k, machine, **kernels)):
+        with running(machine_of(machine.k, **kernels)):
             vae = estimator(X, likelihood=likelihood, dtype=dtype.name, activation="relu")
+            assert vae.state_.theta.dtype == dtype
             codes = vae.partial_fit(X).transform(X)
             results = [codes, vae.inverse_transform(codes), vae.sample(3)]
             results += [*vae.parameters_.values(), *vae.loss_and_gradients(X)[1].values()]
@@ -223,8 +235,8 @@ def reported_loss_has_this_gradient(machine):
             numeric = np.empty(value.shape)
             for index in np.ndindex(value.shape):
                 old, sides = value[index], []
-                for step in (h, -h):
-                    value[index] = old + step
+                for move in (h, -h):
+                    value[index] = old + move
                     sides.append(vae.loss_and_gradients(X, eps)[0])
                 value[index] = old
                 numeric[index] = (sides[0] - sides[1]) / (2 * h)
@@ -383,12 +395,12 @@ def samples_come_from_the_prior(machine):
 
 
 def rows_are_independent(machine):
-    X = bits(2 * evaluation.BLOCK, 8)
+    X = bits(2 * BLOCK, 8)
     vae = estimator(X)
     elbo, score = partial(vae.elbo, random_state=4), partial(vae.score_samples, n_samples=2)
     for function in (vae.transform, vae.reconstruct, elbo, score):
         whole = function(X)
-        for n in (1, 7, evaluation.BLOCK, evaluation.BLOCK + 1):
+        for n in (1, 7, BLOCK, BLOCK + 1):
             assert_close(function(X[:n]), whole[:n])
         if function is not elbo:  # whose noise belongs to the row's number
             assert_close(function(X[::-1])[::-1], whole)
