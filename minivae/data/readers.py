@@ -90,7 +90,10 @@ def _read_npy(path):
 
 def _npy_array(content):
     header = io.BytesIO(content[:1024])  # a longer one could be nested too deep for Python's parser
-    version = min(np.lib.format.read_magic(header)[0], 2)  # 3 differs from 2 in names of fields
+    version = np.lib.format.read_magic(header)[0]
+    if version not in (1, 2, 3):
+        raise ValueError(f"a header of version {version}, and 1 to 3 are known")
+    version = min(version, 2)  # 3 differs from 2 in names of fields
     shape, fortran_order, dtype = getattr(np.lib.format, f"read_array_header_{version}_0")(header)
     if dtype.kind not in "biuf":
         raise ValueError(f"expected real numbers, got values of type {dtype}")
@@ -122,7 +125,7 @@ def _read_npz(path):
 
 
 def _read_csv(path):
-    values, width = array("f"), 0
+    values, width, names = array("f"), 0, None
     limit = max(2**15, path.stat().st_size // 10)  # a line's cells take 35 times its memory
     with path.open(newline="", encoding="utf-8-sig") as file:
         for number, line in enumerate(iter(lambda: file.readline(limit), ""), start=1):
@@ -135,18 +138,42 @@ def _read_csv(path):
             row = [_number(cell) for cell in cells]
             if not width:
                 width = len(row)
-                if row.count(None) == width:
-                    continue  # the header
+                if row.count(None) == width and not all(map(_is_value, cells)):
+                    names = cells
+                    continue
             if len(row) != width:
-                raise ValueError(f"line {number} has {len(row)} cells instead of {width}")
+                hint = _hint(line)
+                raise ValueError(f"line {number} has {len(row)} cells instead of {width}{hint}")
             if None in row:
                 column = row.index(None)
+                name = f" ({names[column].strip()[:40]!r})" if names else ""
+                hint = _hint(line, cells[column]) or (
+                    " (only the first line may be text, and then all of it)"
+                )
                 raise ValueError(
-                    f"line {number}, column {column + 1}: expected a number, got "
-                    f"{cells[column][:40]!r} (only the first line may be text, and then all of it)"
+                    f"line {number}, column {column + 1}{name}: expected a number, got "
+                    f"{cells[column][:40]!r}{hint}"
                 )
             values.extend(row)
     return np.frombuffer(values, np.float32).reshape(-1, max(width, 1)), None
+
+
+# What may stand for a value, so that a line of nothing else is no header.
+VALUE = re.compile(r"(true|false|na|n/a|null|none|0x[\da-f]+|[-+]?[\d_.]+(e[-+]?\d+)?)?", re.I)
+
+
+def _is_value(cell):
+    return all(VALUE.fullmatch(word.strip()) for word in re.split(r"[;\t]", cell))
+
+
+def _hint(line, cell=""):
+    """What may be wrong with a line of a csv file, as words in brackets."""
+    for mark, word in (";", "semicolons"), ("\t", "tabs"):
+        if mark in line:
+            return f" (separator? this line has {word}, and cells are to be separated by commas)"
+    if cell.strip().lower() in ("true", "false"):
+        return " (write 1 for true and 0 for false)"
+    return ""
 
 
 def _number(cell):

@@ -269,6 +269,8 @@ def test_idx_labels_alone_are_no_data(tmp_path):
     [
         "1,2\n3,-4.5\n5,6e1\n",
         "first,second\n1,2\n3,-4.5\n5,6e1",
+        "true,x\n1,2\n3,-4.5\n5,6e1",
+        ",second\n1,2\n3,-4.5\n5,6e1",  # as a frame with its index leaves it
         '\ufeff"a, b",c\r\n1,2\r\n\r\n3,"-4.5"\r\n 5 , 6e1\r\n\r\n',
     ],
 )
@@ -283,11 +285,20 @@ def test_csv(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("a,b\n1,2\n3,\n", "line 3, column 2: expected a number, got ''"),
-        ("a,b\n\n1,2\nx,4\n", "line 4, column 1: expected a number, got 'x'"),
+        ("a,b\n1,2\n3,\n", "line 3, column 2 ('b'): expected a number, got ''"),
+        ("a,b\n\n1,2\nx,4\n", "line 4, column 1 ('a'): expected a number, got 'x'"),
+        ('"a, b",c\n1,2\nx,4\n', "line 3, column 1 ('a, b'): expected a number, got 'x'"),
         ("id,2020\n1,2\n", "line 1, column 1: expected a number, got 'id'"),
-        ("a,b\nc,d\n1,2\n", "line 2, column 1: expected a number, got 'c'"),
-        ("1;2\n3;4\n", "line 2, column 1: expected a number, got '3;4'"),
+        ("a,b\nc,d\n1,2\n", "line 2, column 1 ('a'): expected a number, got 'c'"),
+        ("1;2\n3;4\n", "line 1, column 1: expected a number, got '1;2' (separator? this line has"),
+        ("a;b\n3;4\n", "line 2, column 1 ('a;b'): expected a number, got '3;4' (separator?"),
+        ("a;b\n3,5;4,5\n", "line 2 has 3 cells instead of 1 (separator? this line has semicolons"),
+        ("a\tb\n3\t4\n", "(separator? this line has tabs"),
+        # A first line of what stands for values is no header: it would be lost in silence.
+        ("True,False\n1,0\n0,1\n", "line 1, column 1: expected a number, got 'True' (write 1"),
+        ("1_0,2_0\n1,0\n0,1\n", "line 1, column 1: expected a number, got '1_0'"),
+        ("0x1F,-1_0.5e3\n1,0\n0,1\n", "line 1, column 1: expected a number, got '0x1F'"),
+        (",NA\n1,0\n0,1\n", "line 1, column 1: expected a number, got ''"),
         ("1,2\n3,4,5\n", "line 2 has 3 cells instead of 2"),
         ("a,b,c\n1,2\n", "line 2 has 2 cells instead of 3"),
         ("1,2\n3,nan\n", "row 1, column 1"),
