@@ -217,6 +217,6 @@ class NADE(Model):
         call, None draws afresh.
         """
         self._check_loaded()
-        checks.check_count("n_samples", n_samples)
+        n_samples = checks.check_count("n_samples", n_samples)
         with checks.named_memory(f"n_samples={n_samples}"):
             return self._draws(n_samples, self._seed(random_state))
