@@ -15,9 +15,10 @@ from minivae.engine.machine import parse_device
 
 
 def check_count(name, value):
-    """Raise unless value is a positive integer."""
+    """A positive integer as Python's own: one of NumPy's, such as np.int8, would overflow later."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return int(value)
 
 
 def seed_of(random_state):
@@ -79,10 +80,11 @@ def as_array(X, name, **options):
         raise TypeError(
             f"{name} holds dates or times (datetime64, timedelta64): turn them into numbers first"
         )
-    columns = list(getattr(X, "columns", ()))
-    twice = [column for i, column in enumerate(columns) if column in columns[:i]]
-    if twice:
-        raise ValueError(f"{name} has two columns of the name {twice[0]!r}: rename one")
+    seen = set()
+    for column in getattr(X, "columns", ()):
+        if column in seen:
+            raise ValueError(f"{name} has two columns of the name {column!r}: rename one")
+        seen.add(column)
     try:
         with np.errstate(over="ignore"):  # infinity is refused later, with where it is
             return check_array(X, input_name=name, **options)
@@ -92,8 +94,8 @@ def as_array(X, name, **options):
 
 
 def _dtypes(X):
-    """Those of a frame's columns, or that of an array."""
-    return getattr(X, "dtypes", [getattr(X, "dtype", None)])
+    """Those of a frame's columns, or that of an array or a series."""
+    return X.dtypes if hasattr(X, "columns") else [getattr(X, "dtype", None)]
 
 
 def check_features(array, X_valid, width, X):

@@ -60,7 +60,7 @@ def load(path, part, find):
             raise UnknownPart(f"part must be one of {', '.join(make.parts) or '(none)'}, or None "
                               f"for all, got {part!r}")  # fmt: skip
         model = make(**{name: tuples(value) for name, value in facts["settings"].items()})
-        check_sizes(facts["settings"], len(arrays))
+        check_sizes(model, len(arrays))
         model.check_settings(device=False)  # the device is of the computer it was trained on
         layout = Layout(model.program, n_features_of(facts), **model.plan_settings())
         check_facts(facts, layout)
@@ -99,10 +99,11 @@ def tuples(value):
     return tuple(tuples(entry) for entry in value) if isinstance(value, list) else value
 
 
-def check_sizes(settings, n_arrays):
+def check_sizes(model, n_arrays):
     """Raise for a setting that would make far more layers than the file has arrays: a trap."""
-    for name, value in settings.items():
-        if isinstance(value, list) and len(value) > max(n_arrays, 100):
+    for name, setting in model.SETTINGS.items():
+        value = getattr(model, name)
+        if setting.kind == "sizes" and isinstance(value, tuple) and len(value) > n_arrays:
             raise ValueError(f"{name} has more entries than the file has arrays")
 
 
@@ -122,7 +123,7 @@ def check_range(facts, name, low, high):
 def check_facts(facts, layout):
     """Raise unless the facts of a model file are of the kinds that `facts_of` gives."""
     # Steps and epochs are words of a random number's counter.
-    for name, low, high in (("seed", 0, 2**63), ("epochs", 0, 2**32), ("steps", 0, 2**32 + 1),
+    for name, low, high in (("seed", 0, 2**63), ("epochs", 0, 2**32 + 1), ("steps", 0, 2**32 + 1),
                             ("rows", 0, 2**63)):  # fmt: skip
         check_range(facts, name, low, high)
     names, n = facts["feature_names"], facts["n_features"]

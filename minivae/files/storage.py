@@ -61,7 +61,14 @@ def name_of(path):
     """A path as text."""
     if not isinstance(path, str | bytes | os.PathLike) or not os.fspath(path):
         raise TypeError(f"path must be the name of a file, got {path!r}")
-    return os.fsdecode(path)
+    name = os.fsdecode(path)
+    try:
+        known = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        known = False
+    if not known:
+        raise StorageError(f"{name!a}: is no name that a file can have")
+    return name
 
 
 def replace(path, data):
@@ -71,7 +78,10 @@ def replace(path, data):
     there under that name is replaced only if it is a regular file.
     """
     path = name_of(path)
-    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        folder = os.path.dirname(os.path.abspath(path))
+    except FileNotFoundError as error:
+        raise StorageError(f"{path}: the folder that it is relative to was removed") from error
     if not os.path.isdir(folder):
         raise StorageError(f"{path}: the folder {folder} does not exist; make it first")
     if os.path.lexists(path) and not (os.path.isfile(path) and not os.path.islink(path)):
@@ -266,6 +276,8 @@ SEAL = len(_sealed({}, "{"))  # letters before the first fact
 
 def _plain(value):
     """NumPy's numbers and arrays as Python's, for JSON."""
+    if isinstance(value, np.longdouble):
+        return float(value)
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise ValueError(f"{value!r}, which is neither number nor text")

@@ -140,6 +140,7 @@ class Model(BaseEstimator):
     def check_settings(self, device=True):
         """Raise unless the settings are right, and unless this computer has the device; without
         `device` that is not looked at."""
+        settings.check_kinds(self, self.SETTINGS)  # before a check that cannot take a Fraction
         self._validate_params()
         settings.check(self, self.SETTINGS)
         parse_device(self.device)
@@ -241,7 +242,7 @@ class Model(BaseEstimator):
             trainer, data = self._trainer(X, array)
             if keep:
                 keep.write()
-        self._train(trainer, data, X_valid, self.epochs, keep)
+        self._train(trainer, data, X_valid, int(self.epochs), keep)
         return self
 
     @one_at_a_time
@@ -260,7 +261,7 @@ class Model(BaseEstimator):
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
         if keep:
             keep.go_on()
-        self._train(trainer, data, X_valid, self.epochs, keep)
+        self._train(trainer, data, X_valid, int(self.epochs), keep)
         return self
 
     @one_at_a_time
@@ -308,9 +309,10 @@ class Model(BaseEstimator):
     def _trainer(self, X, array):
         """Who trains, with all memory that it takes, and on what: X on a GPU, else its array."""
         data, m = X if on_gpu(X) else array, self._machine
+        n_threads = None if self.n_threads is None else int(self.n_threads)
         with checks.named_memory(f"batch_size={self.batch_size} on {data.shape[0]} rows"):
             return m.trainer(m, self.layout_, self._loss_weights(), self._recipe(), self.state_,
-                             data, self.n_threads), data  # fmt: skip
+                             data, n_threads), data  # fmt: skip
 
     def _train(self, trainer, X, X_valid, last_epoch, keep=None):
         run = Run(self._machine, self.layout_, self._loss_weights(), self._recipe(),
@@ -339,7 +341,7 @@ class Model(BaseEstimator):
 
     def _draws(self, n_samples, random_state):
         """x (n_samples, D) drawn from the model."""
-        checks.check_count("n_samples", n_samples)
+        n_samples = checks.check_count("n_samples", n_samples)
         seed = self._seed(random_state)
         with checks.named_memory(f"n_samples={n_samples}"):
             return draws(self._session(n_samples), n_samples, seed)
@@ -393,6 +395,7 @@ class Model(BaseEstimator):
         Equal models give equal bytes: the seconds that epochs took are left out.
         """
         self._check_loaded()
+        self.check_settings(device=False)
         self._check_unchanged()
         storage.write(path, self.state_.arrays(self.layout_), document.facts_of(self))
 

@@ -24,7 +24,7 @@ class Checkpoints:
         self.written, self.took = time.monotonic(), 0.0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             raise ValueError(
                 f"checkpoints must be a folder, {str(folder)!r} cannot be made one ({error})"
             ) from error

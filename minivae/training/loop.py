@@ -20,6 +20,7 @@ from minivae.training.interrupts import defer_signals
 from minivae.training.order import Order
 from minivae.training.progress import Progress
 
+MOST_STEPS = 2**32  # a step's number is one word of a random number's counter
 # id of a model: the call that trains it. A lock in the model itself could not be pickled.
 _in_training = {}
 if hasattr(os, "register_at_fork"):  # the threads that train stay behind
@@ -155,6 +156,12 @@ def train_chunk(run, X, trainer, order):
     recipe = run.recipe._replace(learning_rate=run.rate(state.epochs))
     batch = min(recipe.batch_size, n)
     most = max(1, CHUNK_BYTES // (batch * D * dtype.itemsize)) if streamed(X) else n
+    most = min(most, MOST_STEPS - state.steps)
+    if most < 1:
+        raise RuntimeError(
+            f"training stopped after {state.steps} updates, in epoch {state.epochs + 1}: there are "
+            "no random numbers for more. Fit a new model, with a larger batch_size."
+        )
     rows = order(n, recipe.seed, state.epochs)[state.rows :][: min(trainer.steps, most) * batch]
     data, numbers = X, rows
     if streamed(X):

@@ -196,7 +196,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         estimator's own: an int there repeats the same draws in every call, None draws afresh.
         """
         self._check_loaded()
-        checks.check_count("n_samples", n_samples)
+        n_samples = checks.check_count("n_samples", n_samples)
         X, seed = self._check_X(X), self._seed(random_state)
         return -sum(self._terms(X, n_samples, seed).values())
 
@@ -206,7 +206,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         In expectation a lower bound that tightens with n_samples and is never below the ELBO
         (Burda, Grosse, Salakhutdinov 2015). The same posterior noise serves every row and call.
         """
-        checks.check_count("n_samples", n_samples)
+        n_samples = checks.check_count("n_samples", n_samples)
         X = self._check_to_score(X)
         return importance.log_likelihood(self._session(X.shape[0]), X, self._binarize_code,
                                          self.seed_, n_samples)  # fmt: skip
