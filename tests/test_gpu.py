@@ -20,7 +20,7 @@ from device_checks import (
 from numpy.testing import assert_allclose, assert_array_equal
 
 from minivae import VAE, backend, kernels
-from minivae.kernels import cuda, reference
+from minivae.kernels import cuda
 from minivae.kernels.launches import Table
 from minivae.parameters import plan_model
 from minivae.training import Crew, State, make_recipe, shuffled
@@ -111,7 +111,7 @@ def test_ten_steps_at_full_size_follow_the_cpu(card):
     X = X.astype(np.float32)
     plan = plan_model(784, (400,), 20, "relu", "bernoulli")
     recipe = make_recipe(VAE(20, batch_size=128), 0)
-    order, curves = shuffled(reference, 1280, 0, 0), []
+    order, curves = shuffled(1280, 0, 0), []
     cpu_crew = Crew(backend.machine("cpu"), plan, 128, np.dtype("float32"), None)
     for crew in (cpu_crew, backend.on_device(card).crew(plan, "float32")):
         state, losses = State.new(plan, 0, "float32"), []

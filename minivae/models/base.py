@@ -19,16 +19,16 @@ from minivae.files import document, storage
 from minivae.kernels import BINARIZE
 from minivae.models import settings
 from minivae.training.checkpoints import Checkpoints
-from minivae.training.loop import Run, make_recipe, one_at_a_time, train
+from minivae.training.loop import Run, make_recipe, one_at_a_time, score, train
 
 
 class Model(BaseEstimator):
-    """A family's face. It has, besides what scikit-learn wants of an estimator,
+    """A family's face, which has besides what scikit-learn wants
 
     program             its module, as engine/program.py says
     SETTINGS            {name: Setting} of its __init__
     score_kind          what `score_samples` gives: "exact", "lower bound", "estimate" or None
-    plan_settings()    {name: value} of the settings that shape the model: `make_plan`'s arguments
+    plan_settings()     {name: value} of the settings that shape the model: `make_plan`'s arguments
     sample, score_samples
     """
 
@@ -46,8 +46,7 @@ class Model(BaseEstimator):
 
     # --- what a family may change ---------------------------------------------------------------
 
-    def plan_settings(self):
-        raise NotImplementedError
+    def plan_settings(self): ...
 
     def _check_family(self):
         """Raise for settings that are wrong together."""
@@ -73,9 +72,7 @@ class Model(BaseEstimator):
     def _held_out(self, X):
         """{name: mean over the rows of X} for the history, of the score and of every term."""
         terms = {name: float(values.mean()) for name, values in self._terms(X).items()}
-        weights = self.program.weights()
-        score = -sum(weight * terms[name] for name, weight in weights.items())
-        return {self.program.SCORE[0]: score, **terms}
+        return {self.program.SCORE[0]: score(self.program, terms), **terms}
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -108,11 +105,9 @@ class Model(BaseEstimator):
         return m.session(m, self.layout_, self._loss_weights(), theta, rows)
 
     def _loss_weights(self):
+        """(n_terms,) in the order of the layout."""
         weights = self._weights()
         return np.array([weights[name] for name in self.layout_.terms], np.float64)
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "state_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -124,22 +119,20 @@ class Model(BaseEstimator):
     # --- checks ---------------------------------------------------------------------------------
 
     def check_data(self, X, name="X"):
-        """Raise unless X is what this model can be trained on; changes nothing.
+        """X as this model can be trained on it; changes nothing.
 
         TypeError or ValueError with what is wrong, where, and what to do. A model that is fitted
         wants the features that it was fitted on.
         """
         self.check_settings()
-        if hasattr(self, "state_"):
-            self._check_loaded()
-            self._check_unchanged()
-            self._check_X(X)
-        else:
-            self._check_new(X, name)
+        if not hasattr(self, "state_"):
+            return self._check_new(X, name)
+        self._check_loaded()
+        self._check_unchanged()
+        return self._check_X(X)
 
     def check_settings(self, device=True):
-        """Raise unless the settings are right, and unless this computer has the device; without
-        `device` that is not looked at."""
+        """Raise unless the settings are right, and (if device) this computer has the device."""
         settings.check_kinds(self, self.SETTINGS)  # before a check that cannot take a Fraction
         self._validate_params()
         settings.check(self, self.SETTINGS)
@@ -149,37 +142,29 @@ class Model(BaseEstimator):
             check_device(self.device, self.matmul_precision)
 
     def _check_new(self, X, name):
-        """X with any number of features, as the settings want it."""
+        """X with any number of features."""
         array = checks.check_form(X, self, self.dtype, name)
-        return self._check_values(array, self.dtype, X, name)
-
-    def _check_values(self, array, dtype, X, name):
-        return checks.check_values(array, self.is_bernoulli, dtype, X, name, self.takes_missing,
-                                   self.instead_of_bernoulli)  # fmt: skip
+        return checks.check_values(array, self, self.dtype, X, name)
 
     def _check_X(self, X):
-        """X as a C-contiguous array with the features of the model, which has parameters."""
-        array = checks.check_form(X, self, self.state_.theta.dtype)
+        """X with the features of the model, which has parameters."""
+        dtype = self.state_.theta.dtype
+        array = checks.check_form(X, self, dtype)
         validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
-        return self._check_values(array, self.state_.theta.dtype, X, "X")
+        return checks.check_values(array, self, dtype, X)
 
     def _check_X_to_train(self, X):
-        """The same for any model; one without parameters gets its initial ones."""
-        self.check_settings()
-        if hasattr(self, "state_"):
-            self._check_loaded()
-            self._check_unchanged()
-            return self._check_X(X)
-        array = self._check_new(X, "X")
-        self._begin(self.new_state(array.shape[1]), X)
+        """`check_data`, where a model without parameters gets its initial ones."""
+        array = self.check_data(X)
+        if not hasattr(self, "state_"):
+            self._begin(self.new_state(array.shape[1]), X)
         return array
 
     def _check_valid(self, X_valid, width, X):
         """X_valid, if there is one, with the features of X, which are so many."""
-        if X_valid is None:
-            return None
-        array = self._check_new(X_valid, "X_valid")
-        checks.check_features(array, X_valid, width, X)
+        array = None if X_valid is None else self._check_new(X_valid, "X_valid")
+        if array is not None:
+            checks.check_features(array, X_valid, width, X)
         return array
 
     def _check_loaded(self, part=None):
@@ -225,10 +210,10 @@ class Model(BaseEstimator):
         the model's is converted as a whole.
         X_valid (m, D): held-out rows; their score after each epoch is in `history_` as "valid_"
         + its name, beside that of every term of the loss.
-        checkpoints: a folder; after every epoch (some of them, if they take milliseconds), every
-        minute and when it is interrupted, training leaves the model there as
-        checkpoint.safetensors, and the one with the best held-out score as best.safetensors. `load`
-        and `resume` go on from there. A folder that has them already is refused.
+        checkpoints: a folder where training leaves the model, as checkpoint.safetensors, after
+        every epoch (some, if they take milliseconds), every minute and when it is interrupted, and
+        the one with the best held-out score as best.safetensors. `load` and `resume` go on from
+        there. A folder that has them already is refused.
         """
         self.check_settings()
         array = self._check_new(X, "X")
@@ -325,8 +310,8 @@ class Model(BaseEstimator):
                 keep.write_best()
 
     def _fingerprints(self, X, X_valid):
-        given = {"X": X} if X_valid is None else {"X": X, "X_valid": X_valid}
-        return {name: fingerprint(array, self.dtype) for name, array in given.items()}
+        given = {"X": X, "X_valid": X_valid}.items()
+        return {n: fingerprint(array, self.dtype) for n, array in given if array is not None}
 
     # --- use ------------------------------------------------------------------------------------
 
@@ -336,8 +321,8 @@ class Model(BaseEstimator):
 
     def _terms(self, X, n_samples=1, seed=None):
         """{term: value of each row of X (n,), float64}, the mean over n_samples draws."""
-        seed = self.seed_ if seed is None else seed
-        return mean_terms(self._session(X.shape[0]), X, self._binarize_code, seed, n_samples)
+        session, seed = self._session(X.shape[0]), self.seed_ if seed is None else seed
+        return mean_terms(session, X, self._binarize_code, seed, n_samples)
 
     def _draws(self, n_samples, random_state):
         """x (n_samples, D) drawn from the model."""

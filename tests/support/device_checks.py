@@ -161,7 +161,7 @@ def train_reference(plan, recipe, X, epochs):
     state, gradient = new_state(plan), np.empty(plan.n_parameters)
     work = make_workspace(plan, min(recipe.batch_size, len(X)), np.float64)
     for epoch in range(epochs):
-        order = shuffled(reference, len(X), recipe.seed, epoch)
+        order = shuffled(len(X), recipe.seed, epoch)
         state.steps += objective.train(
             plan, recipe, X, order, state.steps, state.theta, state.moments, gradient, work,
             state.totals, None, 0, 1,
@@ -175,7 +175,7 @@ def train_on(device, plan, recipe, X, epochs, dtype):
     batch = min(recipe.batch_size, len(X))
     with backend.on_device(device).crew(plan, dtype) as crew:
         for epoch in range(epochs):
-            order = shuffled(reference, len(X), recipe.seed, epoch)
+            order = shuffled(len(X), recipe.seed, epoch)
             for rows in (order[:batch], order[batch:]):
                 assert run(crew, recipe, state, X, rows) == -(-len(rows) // batch)
         gradient = crew.gradient
@@ -200,7 +200,7 @@ def check_training(device, rows, dtype, epochs=2, **settings):
 def check_failure(device, bad_batch, dtype="float64"):
     """A loss that is not finite stops training, and all is as the last good batch left it."""
     X, plan, recipe = problem(14)
-    order = shuffled(reference, 14, 3, 0)
+    order = shuffled(14, 3, 0)
     bad, good = X.astype(dtype), X.astype(dtype)
     bad[order[4 * bad_batch]] = np.nan
     with backend.on_device(device).crew(plan, dtype) as crew:
