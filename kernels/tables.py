@@ -33,6 +33,17 @@ def _table(side, kernels):
 reference = _table("reference", _kernels("reference"))
 
 
+def check_compiler():
+    """Raise where Numba's compiler is switched off, as debuggers and coverage tools ask for."""
+    from numba import config
+
+    if config.DISABLE_JIT:
+        raise RuntimeError(
+            'device="cpu" is compiled code, and NUMBA_DISABLE_JIT switches the compiler off: unset '
+            'it, or use device="reference"'
+        )
+
+
 @functools.cache
 def cpu():
     """The table of Numba twins; compiled when they are first called."""

@@ -56,7 +56,7 @@ def machine(program, device, matmul_precision="float32"):
     if name == "reference":
         table, compiled = tables.reference, lambda function, inline: function
     else:
-        check_compiler()
+        tables.check_compiler()
         from minivae.kernels.support import native
 
         table = tables.cpu()
@@ -83,18 +83,7 @@ def check_device(device, matmul_precision="float32"):
     if isinstance(card, str):
         raise ValueError(f'device="cuda" cannot be used: {card}; use device="cpu" or "auto"')
     if name == "cpu":
-        check_compiler()
-
-
-def check_compiler():
-    """Raise where Numba's compiler is switched off, as debuggers and coverage tools ask for."""
-    from numba import config
-
-    if config.DISABLE_JIT:
-        raise RuntimeError(
-            'device="cpu" is compiled code, and NUMBA_DISABLE_JIT switches the compiler off: unset '
-            'it, or use device="reference"'
-        )
+        tables.check_compiler()
 
 
 def parse_device(device):
