@@ -48,31 +48,56 @@ def _matrix(name, X, image_shape=None):
     return X
 
 
-def _picture(X, image_shape, columns, title="", left=14, bottom=14):
-    """Figure and axes of images laid out row by row. The axes count images, the margins dots."""
+def _tiles(image_shape):
+    """How many images a full row has by default: few if they are small, so that each is seen."""
+    return 12 if np.max(image_shape) < 16 else 20
+
+
+def _picture(X, image_shape, columns, title="", left=14, bottom=14, group=None):
+    """Figure, axes, and the middles of the columns and of the rows of images laid out row by row.
+
+    The axes and the margins left and bottom count dots of the figure. Every pixel of an image is a
+    square of whole dots, and white gaps lie between the images, wider ones after a group of rows.
+    """
     (height, width), rows = image_shape, -(-len(X) // columns)
-    cells = np.full((rows * columns, height, width), np.nan, np.result_type(X, np.float32))
-    cells[: len(X)] = X.reshape(-1, height, width)  # the cells left over, NaN, show as white
-    tile = cells.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, -1)
-    scale = max(1, round(min(900, 180 * columns) / tile.shape[1]))  # dots a pixel, a whole number
-    size = np.array(tile.shape[::-1]) * min(scale, 10_000 / max(tile.shape))  # or else it shrinks
+    longest = max(rows * (height + 1), columns * (width + 1))
+    scale = min(round(min(900, 180 * columns) / (columns * width)), 10_000 // longest)
+    scale = max(1, scale)  # dots a pixel
+    h, w = height * scale, width * scale
+    gap = max(2, min(scale, h // 8, w // 8))  # a pixel's width, so that ink at an edge ends there
+    x, y = np.arange(columns) * (w + gap), np.arange(rows) * (h + gap)
+    y += 12 * (np.arange(rows) // (group or rows))
+    # NaN, which is drawn white, in the gaps and in the cells left over.
+    canvas = np.full((y[-1] + h, x[-1] + w), np.nan, np.result_type(X, np.float32))
+    for i, image in enumerate(X.reshape(-1, height, width)):
+        top, start = y[i // columns], x[i % columns]
+        canvas[top : top + h, start : start + w] = image.repeat(scale, 0).repeat(scale, 1)
+    # A picture of more dots than a renderer takes shrinks, any other one is drawn dot by dot.
+    size = np.ceil(np.array(canvas.shape[::-1]) * min(1, 10_000 / max(canvas.shape)))
+    interpolation = "nearest" if max(canvas.shape) <= 10_000 else None
     figure = _figure(1, 1, layout="none")
     text = figure.text(0, 1, title, size=11, va="top", parse_math=False)
     box = text.get_window_extent()
-    top = box.height + 28 if title else 14
-    full = np.array([left + max(size[0], box.width) + 14, bottom + size[1] + top])
+    top = np.ceil(box.height) + 28 if title else 14
+    full = np.array([left + max(size[0], np.ceil(box.width)) + 14, bottom + size[1] + top])
+    # Matplotlib rounds a figure's dots down and an image's up, and 55 / 150 * 150 = 54.999...
+    full = full + 0.25
     figure.set_size_inches(full / 150)
     text.set_position((left, full[1] - 14) / full)
-    ax = figure.add_axes([*((left, bottom) / full), *(size / full)])
-    extent = (0, columns, rows, 0)
-    ax.imshow(tile, cmap="gray", vmin=0, vmax=1, origin="upper", extent=extent, aspect="auto")
-    gap = 0.02 * size[0] / columns  # in points: 4% of an image's width
-    ax.vlines(np.arange(1, columns), 0, rows, color="white", lw=gap)
-    ax.hlines(np.arange(1, rows), 0, columns, color="white", lw=gap)
+    ax = figure.add_axes([*((left, bottom) / full), *((size - 1e-3) / full)])
+    style = dict(cmap="gray", vmin=0, vmax=1, origin="upper", aspect="auto")
+    style["extent"] = (0, canvas.shape[1], canvas.shape[0], 0)
+    ax.imshow(canvas, interpolation=interpolation, **style)
     ax.set(xticks=[], yticks=[])
     ax.tick_params(length=0, labelsize=8, labelcolor=GREY)
     ax.spines[:].set_visible(False)
-    return figure, ax
+    return figure, ax, x + w / 2, y + h / 2
+
+
+def spread(n, count):
+    """Numbers of rows spread evenly over n rows, rising: integers (min(n, count),)."""
+    count = min(n, count)
+    return (2 * np.arange(count) + 1) * n // (2 * count)  # the middles of count equal parts
 
 
 def learning_curve(history, test_elbo=None):
@@ -127,10 +152,11 @@ def reconstructions(X, X_reconstructed, image_shape=None):
         raise ValueError(f"X and X_reconstructed must have one shape, got {X.shape} and {Y.shape}")
     if image_shape is not None:
         columns, pairs = min(10, len(X)), max(1, min(3, len(X) // 10))
-        both = np.stack([V[: pairs * columns].reshape(pairs, columns, -1) for V in (X, Y)], axis=1)
-        figure, ax = _picture(both.reshape(-1, X.shape[1]), image_shape, columns, left=150)
-        ax.set_yticks(np.arange(2 * pairs) + 0.5, ["original", "reconstruction"] * pairs)
-        ax.hlines(np.arange(2, 2 * pairs, 2), 0, columns, color="white", lw=6)
+        rows = spread(len(X), pairs * columns)
+        both = np.stack([V[rows].reshape(pairs, columns, -1) for V in (X, Y)], axis=1)
+        both = both.reshape(-1, X.shape[1])
+        figure, ax, _, middles = _picture(both, image_shape, columns, left=150, group=2)
+        ax.set_yticks(middles, ["original", "reconstruction"] * pairs)
         return figure
     known = np.ma.masked_invalid(X.astype(float))
     mean, scale = known.mean(0).filled(np.nan), known.std(0).filled(1)
@@ -147,11 +173,15 @@ def reconstructions(X, X_reconstructed, image_shape=None):
     return figure
 
 
-def samples(X, image_shape=None):
-    """Samples X (n, D): the first 400 as images, or for a table histograms of up to 30 columns."""
+def samples(X, image_shape=None, title=None):
+    """Samples X (n, D): images, or for a table histograms of up to 30 columns.
+
+    The first 400 images are shown, of images below 16 pixels a side the first 144.
+    """
     X = _matrix("X", X, image_shape)
     if image_shape is not None:
-        return image_grid(X[:400], image_shape, columns=np.ceil(np.sqrt(min(len(X), 400))))
+        X = X[: _tiles(image_shape) ** 2]
+        return image_grid(X, image_shape, np.ceil(np.sqrt(len(X))), title)
     columns, rows = min(6, X.shape[1]), min(5, -(-X.shape[1] // 6))
     figure = _figure(1.7 * columns, 1.3 * rows)
     for j, values in enumerate(X.T[:30].astype(float)):
@@ -167,13 +197,15 @@ def samples(X, image_shape=None):
     return figure
 
 
-def manifold(decode, image_shape, n=20):
+def manifold(decode, image_shape, n=None):
     """The 2-D manifold: images decoded at n x n equally spaced quantiles of the prior.
 
     decode maps Z (n * n, 2) to images (n * n, height * width). z1 grows to the right, z2 upwards.
+    n is 20 by default, and 12 for images below 16 pixels a side.
     """
     from scipy.special import ndtri
 
+    n = _tiles(image_shape) if n is None else n
     if n != int(n) or n < 1:
         raise ValueError(f"n must be an integer of at least 1, got {n!r}")
     z = ndtri((np.arange(n) + 0.5) / n)  # midpoints, so never infinite
@@ -181,11 +213,11 @@ def manifold(decode, image_shape, n=20):
     X = _matrix("decode(Z)", decode(Z), image_shape)
     if len(X) != len(Z):
         raise ValueError(f"decode must give one row for each of {len(Z)} rows of Z, got {len(X)}")
-    figure, ax = _picture(X, image_shape, n, left=100, bottom=75)
+    figure, ax, x, y = _picture(X, image_shape, n, left=100, bottom=75)
     ticks = np.linspace(0, n - 1, min(n, 6 + n % 2)).round().astype(int)  # symmetric about zero
     names = [_number(value, ".2f") for value in z[ticks]]
-    ax.set_xticks(ticks + 0.5, names)
-    ax.set_yticks(n - 0.5 - ticks, names)
+    ax.set_xticks(x[ticks], names)
+    ax.set_yticks(y[n - 1 - ticks], names)
     ax.set(xlabel="$z_1$", ylabel="$z_2$")
     return figure
 

@@ -1,6 +1,7 @@
 """The pictures: what they show, where it lies, and what they refuse."""
 
 import io
+import itertools
 import subprocess
 import sys
 
@@ -52,11 +53,35 @@ def pixels(figure):
 
 
 def tile(figure):
-    """The array that a picture made of images shows, NaN where it is empty."""
+    """The array that a picture made of images shows, one number a dot, NaN where it is empty."""
     (ax,) = figure.axes
     (image,) = ax.images
     assert (image.get_cmap().name, image.get_clim(), image.origin) == ("gray", (0, 1), "upper")
     return np.ma.filled(image.get_array(), np.nan)
+
+
+def runs(filled):
+    """[start, stop) of each run of True, (number of runs, 2)."""
+    return np.flatnonzero(np.diff(filled, prepend=False, append=False)).reshape(-1, 2)
+
+
+def cells(figure, shape):
+    """The images of a picture, (rows, columns, height, width), each pixel once.
+
+    All have the size of the first one, and their pixels are squares of equally many dots.
+    """
+    shown = tile(figure)
+    rows, columns = (runs(~np.isnan(shown).all(axis=axis)) for axis in (1, 0))
+    scale, rest = divmod(rows[0, 1] - rows[0, 0], shape[0])
+    assert scale >= 1
+    assert rest == 0
+    images = []
+    for (top, bottom), (left, right) in itertools.product(rows, columns):
+        assert (bottom - top, right - left) == (shape[0] * scale, shape[1] * scale)
+        dots = shown[top:bottom, left:right]
+        images.append(dots[::scale, ::scale])
+        np.testing.assert_array_equal(dots, images[-1].repeat(scale, 0).repeat(scale, 1))
+    return np.reshape(images, (len(rows), len(columns), *shape))
 
 
 def curves(ax):
@@ -70,29 +95,10 @@ def test_every_picture_has_a_white_border_so_nothing_is_cut_off(kind):
     figure = EVERY_KIND[kind]()
     image = pixels(figure)
     assert figure.dpi == 150
-    assert max(image.shape) <= 1600
+    assert max(image.shape) <= 1900
     assert image.min() < 0.5  # it does show something
     for edge in (image[0], image[-1], image[:, 0], image[:, -1]):
         assert edge.min() == 1
-
-
-def test_learning_curve_shows_every_epoch_and_names_the_last_values():
-    figure = plots.learning_curve(HELD_OUT, test_elbo=-113.5)
-    elbo, nll, kl = figure.axes
-    assert [ax.get_title(loc="left") for ax in figure.axes] == [
-        "ELBO (nats)",
-        "nll (nats)",
-        "kl (nats)",
-    ]
-    expected = [
-        (elbo, "train -110.25", HELD_OUT["elbo"]),
-        (elbo, "held-out -114.50", HELD_OUT["valid_elbo"]),
-        (nll, "last 95.000", HELD_OUT["nll"]),
-        (kl, "last 15.250", HELD_OUT["kl"]),
-    ]
-    for ax, name, values in expected:
-        np.testing.assert_array_equal(curves(ax)[name].get_xydata().T, [[1, 2, 3], values])
-    assert curves(elbo)["test -113.50"].get_ydata() == [-113.5, -113.5]
 
 
 def test_learning_curve_without_held_out_rows_has_one_elbo():
@@ -110,12 +116,68 @@ def test_learning_curve_of_one_epoch_has_one_whole_tick_and_a_visible_point():
 
 def test_image_grid_goes_row_by_row_and_leaves_the_rest_empty():
     X = np.arange(5 * 12).reshape(5, 12) / 60
-    shown = tile(plots.image_grid(X, SHAPE, columns=3))
-    assert shown.shape == (2 * 3, 3 * 4)
-    for i, row in enumerate(X):
-        y, x = 3 * (i // 3), 4 * (i % 3)
-        np.testing.assert_array_equal(shown[y : y + 3, x : x + 4], row.reshape(SHAPE))
-    assert np.isnan(shown[3:, 8:]).all()
+    shown = cells(plots.image_grid(X, SHAPE, columns=3), SHAPE)
+    np.testing.assert_array_equal(shown.reshape(6, 12)[:5], X)
+    assert shown.shape == (2, 3, *SHAPE)
+    assert np.isnan(shown[1, 2]).all()
+
+
+@pytest.mark.parametrize("draw", [plots.image_grid, plots.samples])
+def test_pictures_of_images_have_the_title_that_they_are_given(draw):
+    for title in ("means of p(x|z), z from N(0, I)", LONG):
+        figure = draw(IMAGES, SHAPE, title=title)
+        assert [text.get_text() for text in figure.texts] == [title]
+        figure.draw_without_rendering()  # were the $ read as mathematics, this would raise
+    assert [text.get_text() for text in draw(IMAGES, SHAPE).texts] == [""]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (28, 28), (28, 20), (3, 4), (32, 32)])
+@pytest.mark.parametrize("columns", [1, 2, 3, 10])
+def test_every_dot_of_every_image_is_drawn_as_it_is(shape, columns):
+    bits = RNG.integers(0, 2, (12, shape[0] * shape[1]))
+    figure = plots.image_grid(bits, shape, columns)
+    seen, drawn = pixels(figure)[..., 0], np.nan_to_num(tile(figure), nan=1)
+    height, width = drawn.shape
+    np.testing.assert_array_equal(seen[14 : 14 + height, 14 : 14 + width], drawn)
+    assert seen.shape == (height + 28, width + 28)
+
+
+@pytest.mark.parametrize(
+    "n, whole", [(60, True), (170, True), (178, True), (300, True), (400, False)]
+)
+def test_a_picture_shrinks_only_if_there_is_no_room_for_a_dot_per_pixel(n, whole):
+    figure = plots.image_grid(np.zeros((n, 784)), (28, 28), columns=1)
+    height = figure.axes[0].bbox.height
+    assert height <= 10_000
+    assert (round(height) == len(tile(figure))) == whole
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (28, 28), (28, 20)])
+def test_reconstructions_cover_no_pixel_and_leave_the_gaps_white(shape):
+    black = np.zeros((35, shape[0] * shape[1]))
+    image = pixels(plots.reconstructions(black, black, shape)).min(axis=2)
+    rows, columns = (runs((image[:, 150:] < 1).any(axis=axis)) for axis in (1, 0))
+    assert (len(rows), len(columns)) == (6, 10)
+    (scale,) = set(np.diff(rows).ravel() / shape[0]) | set(np.diff(columns).ravel() / shape[1])
+    assert scale == int(scale)
+    for top, bottom in rows:
+        for left, right in columns + 150:
+            assert image[top:bottom, left:right].max() == 0
+    gaps = rows[1:, 0] - rows[:-1, 1]
+    assert gaps.min() >= 2
+    assert gaps[1] == gaps[3] > gaps[0] == gaps[2] == gaps[4]  # the wide ones part the pairs
+    for top, bottom in zip(rows[:-1, 1], rows[1:, 0], strict=True):
+        assert image[top:bottom].min() == 1  # in the margin with the words too
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 29, 30, 31, 1000, 10**9])
+@pytest.mark.parametrize("count", [1, 2, 7, 30])
+def test_spread_takes_one_row_from_each_of_equal_parts(n, count):
+    rows = plots.spread(n, count)
+    count = min(n, count)
+    np.testing.assert_array_equal((2 * rows + 1) * count // (2 * n), np.arange(count))
+    if n == count:
+        np.testing.assert_array_equal(rows, np.arange(n))
 
 
 def test_image_grid_draws_ink_on_its_side_of_grey_and_each_pixel_alike():
@@ -136,11 +198,20 @@ def test_image_grid_keeps_the_dtype_and_the_data():
 
 @pytest.mark.parametrize("n, pairs, columns", [(1, 1, 1), (4, 1, 4), (19, 1, 10), (35, 3, 10)])
 def test_reconstructions_lie_below_their_originals(n, pairs, columns):
-    shown = tile(plots.reconstructions(IMAGES[:n], IMAGES[:n] / 2, SHAPE))
-    shown = shown.reshape(pairs, 2, 3, columns, 4).swapaxes(2, 3).reshape(pairs, 2, columns, 12)
-    originals = IMAGES[: pairs * columns].reshape(pairs, columns, 12)
+    shown = cells(plots.reconstructions(IMAGES[:n], IMAGES[:n] / 2, SHAPE), SHAPE)
+    shown = shown.reshape(pairs, 2, columns, 12)
+    originals = IMAGES[plots.spread(n, pairs * columns)].reshape(pairs, columns, 12)
     np.testing.assert_array_equal(shown[:, 0], originals)
     np.testing.assert_array_equal(shown[:, 1], originals / 2)
+
+
+def test_reconstructions_name_each_row_at_its_middle():
+    figure = plots.reconstructions(IMAGES, IMAGES, SHAPE)
+    (ax,) = figure.axes
+    words = [label.get_text() for label in ax.get_yticklabels()]
+    assert words == ["original", "reconstruction"] * 3
+    middles = runs(~np.isnan(tile(figure)).all(axis=1)).mean(axis=1)
+    np.testing.assert_array_equal(ax.get_yticks(), middles)
 
 
 def test_reconstructions_of_a_table_are_in_standard_deviations_of_the_data():
@@ -162,9 +233,17 @@ def test_reconstructions_of_a_table_are_in_standard_deviations_of_the_data():
     assert np.isnan(off[5, 0])
 
 
-def test_samples_of_images_are_a_square_of_at_most_400():
-    assert tile(plots.samples(IMAGES, SHAPE)).shape == (6 * 3, 6 * 4)
-    assert tile(plots.samples(np.zeros((500, 1)), (1, 1))).shape == (20, 20)
+def test_samples_of_images_are_a_square_of_as_many_as_one_can_see():
+    assert cells(plots.samples(IMAGES, SHAPE), SHAPE).shape == (6, 6, *SHAPE)
+    for side, tiles in [(1, 12), (8, 12), (15, 12), (16, 20), (28, 20)]:
+        shown = cells(plots.samples(np.zeros((500, side**2)), (side, side)), (side, side))
+        assert shown.shape == (tiles, tiles, side, side)
+
+
+def test_small_images_are_large_enough_to_be_seen():
+    shown = tile(plots.samples(np.zeros((400, 64)), (8, 8)))
+    height = np.diff(runs(~np.isnan(shown).all(axis=1)))
+    assert height.min() >= 60  # dots of 150 an inch: a centimetre
 
 
 def test_samples_of_a_table_are_one_histogram_per_column():
@@ -202,21 +281,27 @@ def test_manifold_decodes_the_quantile_midpoints_with_z1_rightwards_and_z2_upwar
         return np.stack([Z[:, 0], Z[:, 1]], axis=1)  # an image of two pixels: z1 above z2
 
     figure = plots.manifold(decode, (2, 1), n=n)
-    shown = tile(figure)
+    shown = cells(figure, (2, 1))
     z = [ndtri((i + 0.5) / n) for i in range(n)]
     assert [Z.shape for Z in asked] == [(n * n, 2)]
     assert np.isfinite(asked[0]).all()
     for row in range(n):
         for column in range(n):
-            pixels_of_one = shown[2 * row : 2 * row + 2, column]
-            np.testing.assert_array_equal(pixels_of_one, [z[column], z[n - 1 - row]])
+            np.testing.assert_array_equal(shown[row, column, :, 0], [z[column], z[n - 1 - row]])
     # Ticks stand at the middle of the image that they name.
     (ax,) = figure.axes
-    for axis, index in ((ax.xaxis, lambda at: at - 0.5), (ax.yaxis, lambda at: n - 0.5 - at)):
+    for axis, values, across in ((ax.xaxis, z, 0), (ax.yaxis, z[::-1], 1)):
+        middles = runs(~np.isnan(tile(figure)).all(axis=across)).mean(axis=1)
         names = [label.get_text().replace("\N{MINUS SIGN}", "-") for label in axis.get_ticklabels()]
-        at = [z[round(index(place))] for place in axis.get_ticklocs()]
+        at = [values[list(middles).index(place)] for place in axis.get_ticklocs()]
         assert names == [f"{value:.2f}" for value in at]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("$z_1$", "$z_2$")
+
+
+@pytest.mark.parametrize("shape, n", [((8, 8), 12), ((15, 15), 12), ((28, 28), 20), ((8, 28), 20)])
+def test_manifold_has_fewer_tiles_where_the_images_are_small(shape, n):
+    figure = plots.manifold(lambda Z: np.zeros((len(Z), shape[0] * shape[1])), shape)
+    assert cells(figure, shape).shape == (n, n, *shape)
 
 
 def test_latent_scatter_draws_each_class_and_the_prior():
