@@ -100,30 +100,43 @@ def spread(n, count):
     return (2 * np.arange(count) + 1) * n // (2 * count)  # the middles of count equal parts
 
 
-def learning_curve(history, test_elbo=None):
-    """ELBO by epoch (left) and its terms nll and kl (right, each on its own scale), in nats.
+def learning_curve(history, score="elbo", terms=("nll", "kl"), test_score=None):
+    """A score by epoch (left) and its terms (right, each on its own scale), in nats.
 
-    history is a dict of equally long lists elbo, nll, kl and maybe valid_elbo (held-out rows), one
-    value per epoch. test_elbo is drawn as a level line. The legends give the last values.
+    history is a dict of equally long lists, one value per epoch: score (the higher, the better),
+    those of the terms that there are, and maybe "valid_" + each for the held-out rows. A ring marks
+    the best held-out epoch; test_score is drawn as a level line. The legends give the last values.
     """
-    if not isinstance(history, dict) or not {"elbo", "nll", "kl"} <= history.keys():
-        raise TypeError("history must be a dict with the lists elbo, nll, kl; pass vae.history_")
-    curves = {"elbo": "train", "valid_elbo": "held-out", "nll": "last", "kl": "last"}
-    lengths = {name: len(history[name]) for name in curves if name in history}
-    epochs = lengths["elbo"]
+    if not isinstance(history, dict) or score not in history:
+        raise TypeError(f"history must be a dict with the list {score}; pass model.history_")
+    terms = [term for term in terms if term in history]
+    both = [prefix + term for term in (score, *terms) for prefix in ("", "valid_")]
+    lengths = {name: len(history[name]) for name in both if name in history}
+    epochs = lengths[score]
     if epochs == 0 or set(lengths.values()) != {epochs}:
         raise ValueError(f"history needs equally long lists, one epoch or more; got {lengths}")
-    figure = _figure(9, 3.8)
-    axes = figure.subplot_mosaic([["elbo", "nll"], ["elbo", "kl"]], width_ratios=(1.3, 1))
+    figure = _figure(9 if terms else 5.4, 3.8)
+    mosaic = [[score, term] for term in terms] or [[score]]
+    axes = figure.subplot_mosaic(mosaic, width_ratios=(1.3, 1)[: len(mosaic[0])])
     for name in lengths:
-        values, ax = np.asarray(history[name], dtype=float), axes[name.removeprefix("valid_")]
-        style = dict(markevery=[-1], ms=4, lw=1.5, color=COLOURS[name == "valid_elbo"])
-        label = f"{curves[name]} {_number(values[-1])}"
+        values, held_out = np.asarray(history[name], dtype=float), name.startswith("valid_")
+        label = f"{'held-out' if held_out else 'train'} {_number(values[-1])}"
+        style = dict(markevery=[-1], ms=4, lw=1.5, color=COLOURS[held_out], clip_on=False)
+        ax = axes[name.removeprefix("valid_")]
         ax.plot(range(1, epochs + 1), values, "-o", label=label, **style)
-    if test_elbo is not None:
-        axes["elbo"].axhline(test_elbo, c="black", ls="--", label=f"test {_number(test_elbo)}")
+    valid = np.array(history.get(f"valid_{score}", ()), dtype=float)
+    valid[~np.isfinite(valid)] = -np.inf
+    if len(valid) and valid.max() > -np.inf:
+        best = valid.argmax()
+        label = f"best held-out {_number(valid[best])}, epoch {best + 1}"
+        style = dict(ls="none", ms=9, mfc="none", mew=1.3, color=COLOURS[1], clip_on=False)
+        axes[score].plot(best + 1, valid[best], "o", label=label, **style)
+    if test_score is not None:
+        axes[score].axhline(test_score, c="black", ls="--", label=f"test {_number(test_score)}")
+    words = {"elbo": "ELBO", "log_likelihood": "log-likelihood"}
     for name, ax in axes.items():
-        _label(ax, name.replace("elbo", "ELBO") + " (nats)", "epoch" if name != "nll" else "")
+        last = name in (score, *terms[-1:])
+        _label(ax, f"{words.get(name, name)} (nats)", "epoch" if last else "")
         ax.set_xlim(0.5, epochs + 0.5)
         ax.locator_params(axis="x", integer=True, nbins=6, min_n_ticks=1)
         ax.ticklabel_format(axis="y", useOffset=False)

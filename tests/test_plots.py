@@ -24,12 +24,16 @@ HISTORY = {
     "elbo": [-150.0, -120.0, -110.25],
     "seconds": [1.0, 1.0, 1.0],
 }
-HELD_OUT = HISTORY | {"valid_elbo": [-152.0, -123.0, -114.5]}
+HELD_OUT = HISTORY | {
+    "valid_elbo": [-152.0, -114.5, -123.0],
+    "valid_nll": [146.0, 102.25, 108.5],
+    "valid_kl": [6.0, 12.25, 14.5],
+}
 FIRST = {name: values[:1] for name, values in HELD_OUT.items()}
 NAN = {name: [values[0], np.nan, np.nan] for name, values in HELD_OUT.items()}
 LONG = "a title that is much wider than its picture, for $5"
 EVERY_KIND = {
-    "curve": lambda: plots.learning_curve(HELD_OUT, test_elbo=-113.5),
+    "curve": lambda: plots.learning_curve(HELD_OUT, test_score=-113.5),
     "curve of 1 epoch": lambda: plots.learning_curve(FIRST),
     "curve that ends in NaN": lambda: plots.learning_curve(NAN),
     "grid": lambda: plots.image_grid(IMAGES, SHAPE, title="Random images"),
@@ -101,8 +105,57 @@ def test_every_picture_has_a_white_border_so_nothing_is_cut_off(kind):
         assert edge.min() == 1
 
 
+def test_learning_curve_shows_every_epoch_and_names_the_last_and_the_best_values():
+    figure = plots.learning_curve(HELD_OUT, test_score=-113.5)
+    elbo, nll, kl = figure.axes
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["ELBO (nats)", "nll (nats)", "kl (nats)"]
+    expected = [
+        (elbo, "train -110.25", HELD_OUT["elbo"]),
+        (elbo, "held-out -123.00", HELD_OUT["valid_elbo"]),
+        (nll, "train 95.000", HELD_OUT["nll"]),
+        (nll, "held-out 108.50", HELD_OUT["valid_nll"]),
+        (kl, "train 15.250", HELD_OUT["kl"]),
+        (kl, "held-out 14.500", HELD_OUT["valid_kl"]),
+    ]
+    for ax, name, values in expected:
+        np.testing.assert_array_equal(curves(ax)[name].get_xydata().T, [[1, 2, 3], values])
+    best = curves(elbo)["best held-out -114.50, epoch 2"]
+    np.testing.assert_array_equal(best.get_xydata(), [[2, -114.5]])
+    assert curves(elbo)["test -113.50"].get_ydata() == [-113.5, -113.5]
+    assert [len(ax.lines) for ax in figure.axes] == [4, 2, 2]
+
+
 def test_learning_curve_without_held_out_rows_has_one_elbo():
     assert list(curves(plots.learning_curve(HISTORY).axes[0])) == ["train -110.25"]
+
+
+@pytest.mark.parametrize(
+    "valid, best",
+    [
+        ([np.nan, -5.0, -4.0], ["best held-out -4.0000, epoch 3"]),
+        ([-3.0, np.nan, -np.inf], ["best held-out -3.0000, epoch 1"]),
+        ([-4.0, -4.0, -5.0], ["best held-out -4.0000, epoch 1"]),
+        ([np.nan, np.nan, np.nan], []),
+    ],
+)
+def test_learning_curve_marks_the_first_best_epoch_that_has_a_number(valid, best):
+    figure = plots.learning_curve(HISTORY | {"valid_elbo": valid})
+    assert [name for name in curves(figure.axes[0]) if name.startswith("best")] == best
+
+
+def test_learning_curve_of_another_family_has_its_score_and_the_terms_that_there_are():
+    history = {"log_likelihood": [-3.0, -2.0], "nll": [3.0, 2.0], "my_term": [1.0, 0.5]}
+    for terms, titles in [
+        (("nll",), ["log-likelihood (nats)", "nll (nats)"]),
+        (("nll", "kl"), ["log-likelihood (nats)", "nll (nats)"]),
+        (("nll", "my_term"), ["log-likelihood (nats)", "nll (nats)", "my_term (nats)"]),
+        ((), ["log-likelihood (nats)"]),
+    ]:
+        figure = plots.learning_curve(history, score="log_likelihood", terms=terms)
+        assert [ax.get_title(loc="left") for ax in figure.axes] == titles
+        labels = [ax.get_xlabel() for ax in figure.axes]
+        assert (labels[0], labels[-1]) == ("epoch", "epoch")
 
 
 def test_learning_curve_of_one_epoch_has_one_whole_tick_and_a_visible_point():
@@ -336,8 +389,10 @@ def test_latent_scatter_without_labels_has_no_legend():
 @pytest.mark.parametrize(
     "error, words, call",
     [
-        (TypeError, "pass vae.history_", lambda: plots.learning_curve([1.0])),
-        (TypeError, "elbo, nll, kl", lambda: plots.learning_curve({"elbo": [1.0]})),
+        (TypeError, "the list elbo; pass", lambda: plots.learning_curve([1.0])),
+        (TypeError, "the list elbo; pass", lambda: plots.learning_curve({"nll": [1.0]})),
+        (TypeError, "the list psnr; pass", lambda: plots.learning_curve(HISTORY, "psnr")),
+        (ValueError, "'valid_kl': 0", lambda: plots.learning_curve(HELD_OUT | {"valid_kl": []})),
         (
             ValueError,
             "'kl': 2",
