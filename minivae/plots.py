@@ -10,6 +10,7 @@ import numpy as np
 GREY = "0.35"
 # Paul Tol's "muted" scheme, told apart with any colour vision, and a grey for the tenth class.
 COLOURS = "#332288 #CC6677 #117733 #88CCEE #DDCC77 #882255 #44AA99 #999933 #AA4499 #777777".split()
+ACTIVE = 0.01  # nats: a latent whose KL from the prior is below this tells nothing about x
 
 
 def _figure(width, height, layout="constrained"):
@@ -19,7 +20,7 @@ def _figure(width, height, layout="constrained"):
 
 
 def _label(ax, title="", x="", y=""):
-    ax.set_title(title, size=10, loc="left")
+    ax.set_title(title, size=10, loc="left", parse_math=False)
     ax.set_xlabel(x, size=9, color=GREY)
     ax.set_ylabel(y, size=9, color=GREY)
     ax.tick_params(labelsize=8, color=GREY, labelcolor=GREY)
@@ -29,6 +30,12 @@ def _label(ax, title="", x="", y=""):
 
 def _number(value, form="#.5g"):
     return f"{value:{form}}".replace("-", "\N{MINUS SIGN}")
+
+
+def _short(name, length):
+    """str(name) in one line of at most so many characters."""
+    name = " ".join(str(name).split())
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _matrix(name, X, image_shape=None):
@@ -235,30 +242,93 @@ def manifold(decode, image_shape, n=None):
     return figure
 
 
-def latent_scatter(Z, labels=None):
-    """Posterior means Z (n, 2), coloured by labels (n,); circles at 1 and 2 sd of the prior."""
+def _check_codes(Z, labels):
+    """Z as an array (n, Z), the names of the classes, and the number of each row's class (n,)."""
     Z = _matrix("Z", Z)
-    if Z.shape[1] != 2 or not np.isfinite(Z).all():
-        raise ValueError(f"Z must be finite and have 2 columns, got shape {Z.shape}")
-    names, codes = np.unique(np.zeros(len(Z)) if labels is None else labels, return_inverse=True)
-    if codes.shape != (len(Z),) or len(names) > 20:
+    if not np.isfinite(Z).all():
+        raise ValueError("Z must be finite, got NaN or infinity")
+    names, classes = np.unique(np.zeros(len(Z)) if labels is None else labels, return_inverse=True)
+    if classes.shape != (len(Z),) or len(names) > 20:
         raise ValueError(
-            f"labels must be {len(Z)} of at most 20 classes, got {codes.shape} of {len(names)}"
+            f"labels must be {len(Z)} of at most 20 classes, got {classes.shape} of {len(names)}"
         )
-    figure = _figure(5.2 if labels is None else 6.2, 5.2)
-    ax = figure.add_subplot(aspect="equal")
+    return Z, names, classes
+
+
+def _legend_width(names, labels):
+    """Inches that the classes' names take, about."""
+    return 0 if labels is None else 0.6 + 0.08 * max(len(_short(name, 24)) for name in names)
+
+
+def _scatter(ax, points, names, classes, legend):
+    """Points (n, 2) in the colours of their classes, and circles of the prior."""
+    from matplotlib.patheffects import withStroke
+
     x, y = np.cos(np.linspace(0, 2 * np.pi, 181)), np.sin(np.linspace(0, 2 * np.pi, 181))
-    ax.plot(x, y, 2 * x, 2 * y, color="0.75", lw=0.8)
-    size = np.clip(120 / np.sqrt(len(Z)), 1.5, 5)
+    ax.plot(x, y, 2 * x, 2 * y, color="0.5", lw=0.8, zorder=3)
+    size = np.clip(120 / np.sqrt(len(points)), 1.5, 5)
     for k in range(len(names)):  # a second marker for classes beyond ten
         style = dict(color=COLOURS[k % 10], ms=size, mew=0, alpha=0.7, rasterized=True)
-        ax.plot(*Z[codes == k].T, "o^"[k // 10], **style)
-    if labels is not None:
-        style = dict(loc="outside center right", frameon=False, markerscale=6 / size)
-        legend = figure.legend(ax.lines[2:], [" "] * len(names), **style)
-        for text, name in zip(legend.get_texts(), names, strict=True):
-            text.set(text=str(name)[:24], parse_math=False, size=9)
-    limit = max(2.2, 1.05 * np.abs(Z).max())
-    ax.set(xlim=(-limit, limit), ylim=(-limit, limit))
+        ax.plot(*points[classes == k].T, "o^"[k // 10], **style)
+    halo = [withStroke(linewidth=2.5, foreground="white")]  # or else the points hide the words
+    for radius, name in ((1, "1 sd of N(0, I)"), (2, "2 sd")):
+        style = dict(size=8, ha="center", va="bottom", path_effects=halo, zorder=4)
+        ax.text(0, radius + 0.03, name, **style)
+    if legend:
+        style = dict(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        box = ax.legend(ax.lines[2:], [" "] * len(names), markerscale=6 / size, **style)
+        for text, name in zip(box.get_texts(), names, strict=True):
+            text.set(text=_short(name, 24), parse_math=False, size=9)
+    limit = max(2.2, 1.05 * np.abs(points).max())
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+
+
+def latent_scatter(Z, labels=None):
+    """Posterior means Z (n, 2), coloured by labels (n,), numbers or strings of up to 20 classes.
+
+    The circles lie at 1 and 2 sd of the prior.
+    """
+    Z, names, classes = _check_codes(Z, labels)
+    if Z.shape[1] != 2:
+        raise ValueError(f"Z must have 2 columns, got shape {Z.shape}; see latent_overview")
+    figure = _figure(5.2 + _legend_width(names, labels), 5.2)
+    ax = figure.add_subplot()
+    _scatter(ax, Z, names, classes, labels is not None)
     _label(ax, x="$z_1$", y="$z_2$")
+    return figure
+
+
+def latent_overview(Z, kl=None, labels=None):
+    """Posterior means Z (n, Z > 2) along their first two principal components; KL of each latent.
+
+    labels (n,) colour the rows as in latent_scatter. kl (Z,) holds means over the rows of
+    KL(q(z_j|x) || N(0, 1)) in nats; its bars are sorted, and those above ACTIVE are counted.
+    """
+    Z, names, classes = _check_codes(Z, labels)
+    if Z.shape[1] < 3:
+        raise ValueError(f"Z must have 3 columns or more, got shape {Z.shape}; see latent_scatter")
+    if kl is not None:
+        kl = np.asarray(kl, dtype=float)
+        if kl.shape != Z.shape[1:] or not np.isfinite(kl).all():
+            raise ValueError(f"kl must be {Z.shape[1]} finite means, one a latent; got {kl.shape}")
+    variance, directions = np.linalg.eigh(np.cov(Z.T, bias=True))  # rising
+    directions = directions[:, :-3:-1]
+    directions *= np.where(directions.sum(axis=0) < 0, -1, 1)  # or else the sign is an accident
+    share = variance[-2:].sum() / max(variance.sum(), np.finfo(float).tiny)
+    panels = 1 if kl is None else 2
+    figure = _figure(4.4 * panels + 0.8 + _legend_width(names, labels), 5.2)
+    ratios = (1.2, 1)[:panels]  # so that the left panel, a square, is as high as the right one
+    ax, *others = figure.subplots(1, panels, squeeze=False, width_ratios=ratios)[0]
+    # The codes are turned but not centred, so the prior stays N(0, I) and its circles hold.
+    _scatter(ax, Z @ directions, names, classes, labels is not None)
+    title = f"First two principal components of the codes, {share:.0%} of their variance"
+    _label(ax, title, "component 1", "component 2")
+    for ax in others:
+        order = np.argsort(-kl, kind="stable")
+        active = kl[order] > ACTIVE
+        ax.bar(range(len(kl)), kl[order], color=np.where(active, COLOURS[0], "0.8"))
+        title = f"{active.sum()} of {len(kl)} latents are active: KL above {ACTIVE} nats"
+        _label(ax, title, "latent", "KL from the prior (nats)")
+        step = -(-len(kl) * len(str(len(kl))) // 44)  # about 44 digits fit below the bars
+        ax.set_xticks(range(0, len(kl), step), order[::step] + 1)
     return figure

@@ -17,6 +17,8 @@ SHAPE = (3, 4)
 IMAGES = RNG.random((35, 12))
 TABLE = RNG.normal(100.0, 5.0, (50, 7))
 CODES = RNG.normal(size=(50, 2))
+WIDE = RNG.normal(size=(50, 30)) * np.linspace(2, 0.5, 30)
+NAMES = [f"a class with a long name, {k}" for k in range(20)]
 HISTORY = {
     "loss": [150.0, 120.0, 110.25],
     "nll": [145.0, 108.0, 95.0],
@@ -88,10 +90,19 @@ def cells(figure, shape):
     return np.reshape(images, (len(rows), len(columns), *shape))
 
 
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def legend(owner):
+    """The texts of the legend of an axes or of a figure."""
+    box = owner.get_legend() if hasattr(owner, "get_legend") else owner.legends[0]
+    return [text.get_text().replace("\N{MINUS SIGN}", "-") for text in box.get_texts()]
+
+
 def curves(ax):
     """The lines of an axes by the texts of its legend."""
-    names = [text.get_text().replace("\N{MINUS SIGN}", "-") for text in ax.get_legend().get_texts()]
-    return dict(zip(names, ax.lines, strict=True))
+    return dict(zip(legend(ax), ax.lines, strict=True))
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
@@ -368,8 +379,7 @@ def test_latent_scatter_draws_each_class_and_the_prior():
         np.testing.assert_allclose(np.hypot(*circle.get_data()), radius, rtol=1e-14)
     for name, points in zip(names, classes, strict=True):
         np.testing.assert_array_equal(points.get_xydata(), CODES[labels == name])
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == names
+    assert legend(ax) == names
     assert ax.get_aspect() == 1
     assert ax.get_xlim() == ax.get_ylim()
     assert ax.get_xlim()[1] >= np.abs(CODES).max()
@@ -380,10 +390,71 @@ def test_latent_scatter_tells_twenty_classes_apart():
     assert len({(points.get_color(), points.get_marker()) for points in classes}) == 20
 
 
+def test_latent_scatter_names_the_circles_of_the_prior_where_they_are():
+    for figure in (plots.latent_scatter(CODES), plots.latent_overview(WIDE)):
+        figure.draw_without_rendering()
+        (ax,) = figure.axes
+        assert texts(ax) == ["1 sd of N(0, I)", "2 sd"]
+        for radius, circle, text in zip((1, 2), ax.lines, ax.texts, strict=False):
+            inside = ax.transData.inverted().transform(text.get_window_extent())
+            (left, bottom), (right, top) = inside
+            assert left < 0 < right
+            assert radius < bottom < top < radius + 0.5
+            # The points hide neither.
+            assert min(circle.zorder, text.zorder) > max(line.zorder for line in ax.lines[2:])
+
+
 def test_latent_scatter_without_labels_has_no_legend():
     figure = plots.latent_scatter(CODES)
-    assert figure.legends == []
+    assert figure.axes[0].get_legend() is None
     np.testing.assert_array_equal(figure.axes[0].lines[2].get_xydata(), CODES)
+
+
+def test_latent_overview_shows_the_plane_of_the_largest_variance():
+    # Rows of a plane in space, which a principal component analysis finds whatever its noise is.
+    plane = np.linalg.qr(RNG.normal(size=(5, 2)))[0].T
+    points = CODES * [3, 1] + [0.5, -2]
+    noise = RNG.normal(size=(50, 5)) * 1e-3
+    (ax,) = plots.latent_overview(points @ plane).axes
+    assert "100% of their variance" in ax.get_title(loc="left")
+    shown = ax.lines[2].get_xydata()
+    # Turned and at most mirrored: what lies in a distance of the prior's mean stays there.
+    np.testing.assert_allclose(shown @ shown.T, points @ points.T, rtol=0, atol=1e-12)
+    centred = shown - shown.mean(axis=0)
+    (high, across), (_, low) = centred.T @ centred
+    assert high > low
+    assert abs(across) < 1e-10
+    (ax,) = plots.latent_overview(points @ plane + noise).axes
+    # Noise of 1e-3 turns directions by 1e-3 at most, and the points lie within 10 of the middle.
+    np.testing.assert_allclose(np.abs(ax.lines[2].get_xydata()), np.abs(shown), atol=0.02)
+
+
+def test_latent_overview_says_how_much_of_the_variance_it_shows():
+    Z = np.concatenate([np.eye(4), -np.eye(4)]) * [4, 3, 2, 1]
+    title = plots.latent_overview(Z).axes[0].get_title(loc="left")
+    assert title == "First two principal components of the codes, 83% of their variance"  # 25 / 30
+    title = plots.latent_overview(np.ones((5, 3))).axes[0].get_title(loc="left")
+    assert "0% of their variance" in title
+
+
+def test_latent_overview_sorts_the_kl_of_each_latent_and_counts_the_active_ones():
+    kl = np.array([0.01, 0.5, 0.0, 3.0, 0.011])
+    figure = plots.latent_overview(WIDE[:, :5], kl, np.resize(["b", "a"], 50))
+    scatter, bars = figure.axes
+    assert legend(scatter) == ["a", "b"]
+    assert [bar.get_height() for bar in bars.patches] == [3, 0.5, 0.011, 0.01, 0]
+    assert [label.get_text() for label in bars.get_xticklabels()] == ["4", "2", "5", "1", "3"]
+    assert bars.get_title(loc="left") == "3 of 5 latents are active: KL above 0.01 nats"
+    colours = [bar.get_facecolor() for bar in bars.patches]
+    assert len(set(colours[:3])) == len(set(colours[3:])) == 1
+    assert colours[0] != colours[3]
+
+
+def test_latent_overview_of_many_latents_has_labels_that_do_not_overlap():
+    figure = plots.latent_overview(RNG.normal(size=(9, 200)), np.arange(200.0))
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[1].get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 @pytest.mark.parametrize(
@@ -447,6 +518,7 @@ assert "matplotlib" not in sys.modules
 plots.manifold(lambda Z: Z, (2, 1), n=2).savefig("manifold.png")
 plots.learning_curve({"elbo": [-1.0], "nll": [1.0], "kl": [0.0]}).savefig("curve.png")
 plots.latent_scatter(np.zeros((2, 2)), [0, 1]).savefig("scatter.png")
+plots.latent_overview(np.eye(3), np.ones(3)).savefig("overview.png")
 plots.reconstructions(np.eye(3), np.eye(3)).savefig("table.png")
 plots.samples(np.eye(3)).savefig("samples.png")
 print("matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules)
