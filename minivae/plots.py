@@ -55,6 +55,11 @@ def _matrix(name, X, image_shape=None):
     return X
 
 
+def _check_names(names, X):
+    if names is not None and len(names) != X.shape[1]:
+        raise ValueError(f"names must be {X.shape[1]}, one for each column of X; got {len(names)}")
+
+
 def _tiles(image_shape):
     """How many images a full row has by default: few if they are small, so that each is seen."""
     return 12 if np.max(image_shape) < 16 else 20
@@ -160,16 +165,18 @@ def image_grid(X, image_shape, columns=10, title=None):
     return _picture(X, image_shape, min(int(columns), len(X)), title or "")[0]
 
 
-def reconstructions(X, X_reconstructed, image_shape=None):
+def reconstructions(X, X_reconstructed, image_shape=None, names=None):
     """Rows of X (n, D) and what the model makes of them, X_reconstructed (n, D).
 
     Images (image_shape given): up to 30 originals, each above its reconstruction. Tables: heat maps
-    of up to 40 rows, in standard deviations of each column of X; missing values are grey.
+    of up to 40 rows, in standard deviations of each column of X; missing values are grey, and names
+    (D,) are written below up to 15 columns. Of more rows, some spread over all of them are shown.
     """
     X = _matrix("X", X, image_shape)
     Y = _matrix("X_reconstructed", X_reconstructed, image_shape)
     if X.shape != Y.shape:
         raise ValueError(f"X and X_reconstructed must have one shape, got {X.shape} and {Y.shape}")
+    _check_names(names, X)
     if image_shape is not None:
         columns, pairs = min(10, len(X)), max(1, min(3, len(X) // 10))
         rows = spread(len(X), pairs * columns)
@@ -181,39 +188,72 @@ def reconstructions(X, X_reconstructed, image_shape=None):
     known = np.ma.masked_invalid(X.astype(float))
     mean, scale = known.mean(0).filled(np.nan), known.std(0).filled(1)
     scale[scale <= 1e-9 * np.abs(mean)] = 1  # a constant column has no scale of its own
-    A, B = ((V[:40] - mean) / scale for V in (X, Y))
-    figure = _figure(10, 1.8 + 0.08 * len(A))
+    rows = spread(len(X), 40)
+    A, B = ((V[rows] - mean) / scale for V in (X, Y))
+    named = names is not None and len(names) <= 15
+    figure = _figure(10, 1.8 + 0.08 * len(A) + 0.6 * named)
     axes = figure.subplots(1, 3, sharey=True, subplot_kw={"facecolor": "0.8"})
     titles = ("Data", "Reconstruction", "Reconstruction \N{MINUS SIGN} data")
     for ax, values, title in zip(axes, (A, B, B - A), titles, strict=True):
         image = ax.imshow(values, cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto", origin="upper")
-        _label(ax, title, "column", "row" if ax is axes[0] else "")
-        ax.locator_params(integer=True)
+        _label(ax, title, "" if named else "column", "row" if ax is axes[0] else "")
+        ax.locator_params(axis="x", integer=True)
+        if named:
+            texts = [_short(name, 20) for name in names]
+            style = dict(rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+            ax.set_xticks(range(len(names)), texts, **style)
+    at = np.arange(0, len(rows), -(-len(rows) // 8))
+    axes[0].set_yticks(at, rows[at])
     _label(figure.colorbar(image, ax=axes, extend="both", pad=0.01).ax, y="standard deviations")
     return figure
 
 
-def samples(X, image_shape=None, title=None):
+def samples(X, image_shape=None, title=None, data=None, names=None):
     """Samples X (n, D): images, or for a table histograms of up to 30 columns.
 
-    The first 400 images are shown, of images below 16 pixels a side the first 144.
+    The first 400 images are shown, of images below 16 pixels a side the first 144. For a table,
+    data (m, D) are drawn behind the samples, and names (D,) are written above the columns.
     """
     X = _matrix("X", X, image_shape)
     if image_shape is not None:
         X = X[: _tiles(image_shape) ** 2]
         return image_grid(X, image_shape, np.ceil(np.sqrt(len(X))), title)
+    _check_names(names, X)
+    parts = {"samples": X} if data is None else {"data": _matrix("data", data), "samples": X}
+    if parts.get("data", X).shape[1] != X.shape[1]:
+        wrong = parts["data"].shape
+        raise ValueError(f"data must have {X.shape[1]} columns, as X has; got shape {wrong}")
     columns, rows = min(6, X.shape[1]), min(5, -(-X.shape[1] // 6))
-    figure = _figure(1.7 * columns, 1.3 * rows)
-    for j, values in enumerate(X.T[:30].astype(float)):
+    width = max(1.7 * columns, 2 + 0.09 * len(title or ""))  # beside the title there is a legend
+    figure = _figure(width, 1.3 * rows + 0.4 * bool(title or data is not None))
+    if title:
+        figure.suptitle(title, size=11, x=0.01, ha="left", parse_math=False)
+    drawn = {}
+    for j in range(min(30, X.shape[1])):
         ax = figure.add_subplot(rows, columns, j + 1)
-        values = values[np.isfinite(values)]
-        if len(values):
-            low, high, pad = values.min(), values.max(), np.abs(values).max() / 2
+        finite = {name: V[np.isfinite(V[:, j]), j].astype(float) for name, V in parts.items()}
+        every = np.concatenate(list(finite.values()))
+        if len(every):
+            low, high, pad = every.min(), every.max(), np.abs(every).max() / 2
             pad *= high - low <= 2e-6 * pad  # a constant column has no range of its own
-            ax.hist(values, bins=21, range=(low - pad, high + pad), color=COLOURS[0])
-        _label(ax, f"column {j}")
+        for name, values in finite.items():
+            if len(values) == 0:
+                continue
+            style = dict(histtype="stepfilled", color=COLOURS[0])
+            if name == "data":
+                style["color"] = "0.8"
+            elif data is not None:
+                style |= dict(histtype="step", lw=1.2)
+            # Shares of the rows, since there may be more samples than data.
+            style["weights"] = np.full(len(values), 1 / len(values))
+            patches = ax.hist(values, bins=21, range=(low - pad, high + pad), **style)[2]
+            drawn[name] = patches[0]
+        _label(ax, f"column {j}" if names is None else _short(names[j], 18))
         ax.spines["left"].set_visible(False)
         ax.set_yticks([])
+    if data is not None:
+        style = dict(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+        figure.legend(drawn.values(), drawn.keys(), **style)
     return figure
 
 

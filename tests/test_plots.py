@@ -38,15 +38,25 @@ EVERY_KIND = {
     "curve": lambda: plots.learning_curve(HELD_OUT, test_score=-113.5),
     "curve of 1 epoch": lambda: plots.learning_curve(FIRST),
     "curve that ends in NaN": lambda: plots.learning_curve(NAN),
+    "curve of another family": lambda: plots.learning_curve(
+        {"log_likelihood": [-3.0, -2.0], "nll": [3.0, 2.0]}, "log_likelihood", ("nll",)
+    ),
     "grid": lambda: plots.image_grid(IMAGES, SHAPE, title="Random images"),
     "grid of 1": lambda: plots.image_grid(IMAGES[:1], SHAPE, title=LONG),
     "reconstructions": lambda: plots.reconstructions(IMAGES, IMAGES / 2, SHAPE),
     "reconstructions of a table": lambda: plots.reconstructions(TABLE, TABLE + 1),
-    "samples": lambda: plots.samples(IMAGES, SHAPE),
+    "reconstructions with names": lambda: plots.reconstructions(TABLE, TABLE + 1, names=NAMES[:7]),
+    "samples": lambda: plots.samples(IMAGES, SHAPE, title="means of p(x|z)"),
     "samples of a table": lambda: plots.samples(TABLE),
+    "samples beside data": lambda: plots.samples(TABLE, title=LONG, data=TABLE, names=NAMES[:7]),
+    "samples beside one column": lambda: plots.samples(TABLE[:, :1], data=TABLE[:, 1:2]),
     "manifold": lambda: plots.manifold(lambda Z: np.tile(Z, 6), SHAPE),
     "scatter": lambda: plots.latent_scatter(CODES, np.arange(50) % 20),
+    "scatter of long names": lambda: plots.latent_scatter(CODES, np.resize(NAMES, 50)),
     "scatter without labels": lambda: plots.latent_scatter(CODES),
+    "overview": lambda: plots.latent_overview(WIDE, np.arange(30.0), np.resize(NAMES, 50)),
+    "overview without labels": lambda: plots.latent_overview(WIDE, np.arange(30.0)),
+    "overview of one row": lambda: plots.latent_overview(WIDE[:1]),
 }
 
 
@@ -98,6 +108,12 @@ def legend(owner):
     """The texts of the legend of an axes or of a figure."""
     box = owner.get_legend() if hasattr(owner, "get_legend") else owner.legends[0]
     return [text.get_text().replace("\N{MINUS SIGN}", "-") for text in box.get_texts()]
+
+
+def outline(patch):
+    """Heights of the bins of a histogram drawn as one outline, and its first and last edge."""
+    x, y = patch.get_path().vertices[: 2 * 21 + 1].T
+    return y[1::2], [x[0], x[-1]]
 
 
 def curves(ax):
@@ -278,16 +294,44 @@ def test_reconstructions_name_each_row_at_its_middle():
     np.testing.assert_array_equal(ax.get_yticks(), middles)
 
 
+def test_reconstructions_of_a_long_table_are_of_rows_spread_over_it():
+    X = RNG.normal(size=(1000, 3))
+    figure = plots.reconstructions(X, X + 1)
+    data, made = (np.asarray(ax.images[0].get_array()) for ax in figure.axes[:2])
+    rows = plots.spread(1000, 40)
+    np.testing.assert_allclose(data, ((X - X.mean(0)) / X.std(0))[rows], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(made - data, np.tile(1 / X.std(0), (40, 1)), rtol=0, atol=1e-13)
+    (ax, *_) = figure.axes
+    words = [label.get_text() for label in ax.get_yticklabels()]
+    assert words == [str(rows[int(at)]) for at in ax.get_yticks()]
+    assert 2 <= len(words) <= 10
+
+
+@pytest.mark.parametrize("columns, named", [(1, True), (15, True), (16, False)])
+def test_reconstructions_of_a_table_name_its_columns_if_they_fit(columns, named):
+    names = ["$x_1$", "_b", "a name that would take all of the space"] + ["c"] * 13
+    X = RNG.normal(size=(5, columns))
+    figure = plots.reconstructions(X, X, names=names[:columns])
+    figure.draw_without_rendering()
+    for ax in figure.axes[:3]:
+        words = [label.get_text() for label in ax.get_xticklabels()]
+        if named:
+            assert words == ["$x_1$", "_b", "a name that would t…", *["c"] * 12][:columns]
+            np.testing.assert_array_equal(ax.get_xticks(), np.arange(columns))
+        assert ax.get_xlabel() == ("" if named else "column")
+
+
 def test_reconstructions_of_a_table_are_in_standard_deviations_of_the_data():
     X = TABLE.copy()
     X[:, 3] = 0.1  # constant: a column of its own unit
-    X[5, 0] = np.nan
+    rows = plots.spread(len(X), 40)
+    X[rows[5], 0] = np.nan
     figure = plots.reconstructions(X, X + 2)
     data, made, difference = (ax.images[0] for ax in figure.axes[:3])
     assert {image.get_clim() for image in (data, made, difference)} == {(-3, 3)}
     scale = np.nanstd(X, axis=0)
     scale[3] = 1
-    wanted = ((X - np.nanmean(X, axis=0)) / scale)[:40]
+    wanted = ((X - np.nanmean(X, axis=0)) / scale)[rows]
     # Differences of numbers near 100, kept to 1e-14, over a scale near 5.
     close = {"rtol": 0, "atol": 1e-12}
     np.testing.assert_allclose(np.ma.filled(data.get_array(), np.nan), wanted, **close)
@@ -311,14 +355,45 @@ def test_small_images_are_large_enough_to_be_seen():
 
 
 def test_samples_of_a_table_are_one_histogram_per_column():
-    figure = plots.samples(TABLE)
+    figure = plots.samples(TABLE, title="samples of p(x)")
+    assert figure.get_suptitle() == "samples of p(x)"
+    assert figure.legends == []
     assert [ax.get_title(loc="left") for ax in figure.axes] == [f"column {j}" for j in range(7)]
     for ax, column in zip(figure.axes, TABLE.T, strict=True):
-        edges = [bar.get_x() for bar in ax.patches] + [ax.patches[-1].get_corners()[1, 0]]
-        heights = [bar.get_height() for bar in ax.patches]
-        np.testing.assert_array_equal(heights, np.histogram(column, bins=21)[0])
-        np.testing.assert_allclose([edges[0], edges[-1]], [column.min(), column.max()])
+        heights, ends = outline(ax.patches[0])
+        np.testing.assert_allclose(heights * 50, np.histogram(column, bins=21)[0])
+        np.testing.assert_allclose(ends, [column.min(), column.max()])
     assert len(plots.samples(np.zeros((3, 64))).axes) == 30
+
+
+def test_samples_of_a_table_lie_on_the_data_with_the_same_bins():
+    data = TABLE[:20] + 3
+    figure = plots.samples(TABLE, data=data)
+    assert legend(figure) == ["data", "samples"]
+    for ax, column, behind in zip(figure.axes, TABLE.T, data.T, strict=True):
+        both = np.concatenate([column, behind])
+        for patch, values in zip(ax.patches, (behind, column), strict=True):
+            heights, ends = outline(patch)
+            counts = np.histogram(values, bins=21, range=(both.min(), both.max()))[0]
+            np.testing.assert_allclose(heights, counts / len(values))
+            np.testing.assert_allclose(ends, [both.min(), both.max()])
+        assert [patch.get_fill() for patch in ax.patches] == [True, False]
+
+
+def test_samples_of_a_table_have_the_names_of_its_columns():
+    names = ["$\\frac$", "_b", "two\nlines", "a name that is too long for its picture", 5, "", "c"]
+    figure = plots.samples(TABLE, names=names)
+    figure.draw_without_rendering()
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["$\\frac$", "_b", "two lines", "a name that is to…", "5", "", "c"]
+
+
+def test_the_title_of_samples_leaves_room_for_the_legend():
+    figure = plots.samples(TABLE[:, :1], title=LONG, data=TABLE[:, :1])
+    figure.draw_without_rendering()
+    title, box = figure._suptitle.get_window_extent(), figure.legends[0].get_window_extent()
+    assert title.x1 < box.x0
+    assert box.x1 < figure.bbox.x1
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e17])
@@ -326,14 +401,17 @@ def test_samples_of_a_table_are_one_histogram_per_column():
 def test_samples_of_a_constant_column_are_one_bar_even_with_rounding_noise(value, dtype):
     column = np.full((9, 1), value, dtype=dtype)
     column[0] *= 1 + np.finfo(dtype).eps
-    heights = [bar.get_height() for bar in plots.samples(column).axes[0].patches]
-    assert sorted(heights)[-2:] == [0, 9]
+    heights = outline(plots.samples(column).axes[0].patches[0])[0]
+    np.testing.assert_allclose(np.sort(heights)[-2:], [0, 1])
 
 
 def test_samples_leave_out_what_is_not_finite():
-    figure = plots.samples([[1.0, np.nan], [2.0, np.nan], [np.inf, np.nan]])
-    counts = [sum(bar.get_height() for bar in ax.patches) for ax in figure.axes]
-    assert counts == [2, 0]
+    X = [[1.0, np.nan], [2.0, np.nan], [np.inf, np.nan]]
+    one, none = plots.samples(X).axes
+    heights, ends = outline(one.patches[0])
+    assert (list(heights[[0, -1]]), ends) == ([0.5, 0.5], [1, 2])
+    assert len(none.patches) == 0
+    assert legend(plots.samples(X, data=[[np.nan, np.nan]])) == ["samples"]
 
 
 @pytest.mark.parametrize("n", [1, 4, 5])
@@ -498,7 +576,19 @@ def test_latent_overview_of_many_latents_has_labels_that_do_not_overlap():
             "9 rows of Z, got 8",
             lambda: plots.manifold(lambda Z: Z[1:], (2, 1), n=3),
         ),
-        (ValueError, "2 columns", lambda: plots.latent_scatter(TABLE)),
+        (ValueError, "product 16, .* decode", lambda: plots.manifold(lambda Z: np.eye(16), 4)),
+        (ValueError, "names must be 7, .* got 2", lambda: plots.samples(TABLE, names=["a", "b"])),
+        (
+            ValueError,
+            "names must be 7, .* got 2",
+            lambda: plots.reconstructions(TABLE, TABLE, names=["a", "b"]),
+        ),
+        (ValueError, "data must have 7 col", lambda: plots.samples(TABLE, data=TABLE[:, 1:])),
+        (ValueError, "data must be a non-empty", lambda: plots.samples(TABLE, data=TABLE[0])),
+        (ValueError, "2 columns.*latent_overview", lambda: plots.latent_scatter(TABLE)),
+        (ValueError, "3 columns.*latent_scatter", lambda: plots.latent_overview(CODES)),
+        (ValueError, "kl must be 7 finite", lambda: plots.latent_overview(TABLE, [1.0])),
+        (ValueError, "kl must be 7 finite", lambda: plots.latent_overview(TABLE, [np.nan] * 7)),
         (ValueError, "finite", lambda: plots.latent_scatter([[0.0, np.nan]])),
         (ValueError, "labels must be 50", lambda: plots.latent_scatter(CODES, [1, 2])),
         (ValueError, "at most 20", lambda: plots.latent_scatter(CODES, np.arange(50))),
