@@ -135,7 +135,7 @@ def decode(args):
     with about(args.codes):
         Y = vae.inverse_transform(datasets.read(args.codes))
     write(args.out, Y, f"decoder means of {len(Y)} rows of {args.codes}",
-          lambda: plots.samples(Y, facts["image_shape"]))  # fmt: skip
+          lambda: plots.samples(Y, facts["image_shape"], title="means of p(x|z)"))  # fmt: skip
 
 
 def score(args):
@@ -235,9 +235,10 @@ def pictures(vae, data, seed):
 def samples(vae, n, seed, image_shape):
     """Images: decoder means at n draws of z from N(0, I). Tables: histograms of n draws of x."""
     if image_shape is None:
-        return plots.samples(vae.sample(n, seed))
+        return plots.samples(vae.sample(n, seed), title="samples of p(x)")
     z = np.random.default_rng(seed).standard_normal((n, vae.latent_dim))
-    return plots.samples(vae.inverse_transform(z), image_shape)
+    title = "means of p(x|z), z from N(0, I)"
+    return plots.samples(vae.inverse_transform(z), image_shape, title)
 
 
 def write(path, array, what, picture=None):
