@@ -13,6 +13,7 @@ from minivae.kernels import (
     STREAM_SCORE,
     THRESHOLD,
 )
+from minivae.kernels.tables import reference
 
 
 def encode(session, X, binarize):
@@ -25,6 +26,15 @@ def encode(session, X, binarize):
             session.k.threshold(session.view("x", batch.B))
         heads[rows] = session.download(session.program.encode(session.task, batch))
     return np.split(heads, 2, axis=1)
+
+
+def kl_per_latent(mu, logvar):
+    """KL(q(z_j|x) || N(0, 1)) of each latent (Z,), the mean over rows, in nats."""
+    kl, nothing = np.empty((mu.shape[1], len(mu))), np.zeros((len(mu), 1))
+    for j, row in enumerate(kl):  # the kernel sums over latents, so it gets one at a time
+        column = slice(j, j + 1)
+        reference.sample_gaussian(mu[:, column], logvar[:, column], nothing, nothing.copy(), row)
+    return kl.mean(axis=1)
 
 
 def decode(session, Z):

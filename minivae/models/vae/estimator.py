@@ -161,6 +161,14 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         self._check_loaded("encoder")
         return self._encode(self._check_X(X))
 
+    def kl_per_latent(self, X):
+        """KL(q(z_j|x) || N(0, 1)) of each latent (Z,), the mean over the rows of X, in nats: near 0
+        for a latent that the model does not use."""
+        self._check_loaded("encoder")
+        X = self._check_X(X)
+        heads = importance.encode(self._session(X.shape[0]), X, self._binarize_code)
+        return importance.kl_per_latent(*heads)
+
     def inverse_transform(self, Z):
         """Decoder means for codes Z (n, latent_dim): probabilities or Gaussian means, (n, D)."""
         self._check_loaded("decoder")
