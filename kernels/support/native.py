@@ -65,6 +65,12 @@ def compiled(function, layout="", inline="never", **options):
     return dispatcher
 
 
+def is_cached(dispatcher):
+    """Whether the cache has machine code of a function, for whatever arguments."""
+    cache = getattr(dispatcher._cache, "_cache_file", None)
+    return cache is not None and pathlib.Path(cache._index_path).exists()
+
+
 # --- calls by symbol ------------------------------------------------------------------------------
 #
 # Numba links the code of a function into each of its callers and has LLVM optimise it there once

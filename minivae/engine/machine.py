@@ -65,6 +65,13 @@ def machine(program, device, matmul_precision="float32"):
     return Machine(name, table, bound[program], bound[step], bound[task], Trainer, Session)
 
 
+def is_compiled(machine):
+    """Whether a training step of this program was ever compiled on this computer, in any dtype."""
+    from minivae.kernels.support import native
+
+    return native.is_cached(machine.step.train)
+
+
 def on_device(program, card):
     """The Machine on a device as kernels/support/launches.py describes it."""
     from minivae.engine import graph
