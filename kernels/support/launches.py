@@ -278,7 +278,7 @@ class Launcher:
         return (self._rate, 0.0) if isinstance(learning_rate, Rate) else (None, learning_rate)
 
     def rows(self, rows):
-        """(rows, counters) of a kernel: numbers of rows; where the first of them stands, or None."""
+        """(rows, counters) of a kernel: numbers of rows; where the first one stands, or None."""
         return (rows.order, self.counters) if isinstance(rows, Rows) else (rows, None)
 
     def flags(self):

@@ -59,7 +59,7 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
     product = abs(left) @ abs(right)
     # Optimisers: positive, with powers of 2, so that only theta minus its step can cancel.
     theta, slope, first, second = abs(np.stack([a, b, c, d])).reshape(4, -1)
-    return nade_arguments(draw, rng, n, *((min(m, 40), 5) if code % 2 else (5, m))) | {
+    return nade_arguments(draw, rng, dtype, n, *((min(m, 40), 5) if code % 2 else (5, m))) | {
         "matmul": [left, right, Out(product * np.nan, product, left.shape[1])],
         # y + bias is rounded: relu moves by as much, the others by |a f'| <= |f| + 1.
         "bias_activation": [Out(a, abs(f) + np.minimum(abs(a + bias), 1)), bias, code],
@@ -96,18 +96,20 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
     }  # fmt: skip
 
 
-def nade_arguments(draw, rng, n, D, H):
+def nade_arguments(draw, rng, dtype, n, D, H):
     """Those of NADE's kernels with real results, for D variables and H hidden units.
 
     With A the sum of |c| and all |x W|, a_d is off by D roundings of A at most and h = sigmoid(a_d)
-    by its own and that times h' = h (1 - h). 1 - h itself is rounded in units of h.
+    by its own and that times h' = h (1 - h), or is 0 where it is no normal number. 1 - h itself is
+    rounded in units of h.
     """
     x, dlogits, W, V, c, b = rng.choice([0, 0, 0.5, 1], (n, D)), draw(n, D), *draw(2, D, H), *(
         draw(H), draw(D))  # fmt: skip
     first, last = H // 4, H - H // 5
     before = c + np.cumsum(x[:, :, None] * W, axis=1) - x[:, :, None] * W  # (n, D, H)
-    h = special.expit(before)
+    h, limits = special.expit(before), np.finfo(dtype)
     size = h + h * special.expit(-before) * (abs(c) + abs(x) @ abs(W))[:, None, :]
+    size += limits.tiny / limits.eps
     logits = abs(b) + (abs(V) * size).sum(axis=2)
     dV = (abs(dlogits)[:, :, None] * size).sum(axis=0)
     da = (abs(dlogits)[:, :, None] * abs(V) * size).sum(axis=1)  # (n, H): over all variables
