@@ -137,10 +137,8 @@ def check_values(X, model, dtype, given, name="X"):
             )
     with np.errstate(over="ignore"):
         low, high = np.array([low, high]).astype(dtype)
-    if missing and low > high:
-        raise ValueError(
-            f"{name} has no value that is not NaN: give rows of which something is known"
-        )
+    if missing and low > high:  # nothing is known, so nothing can be wrong
+        return X
     if not (np.isfinite(low) and np.isfinite(high)):
         _refuse_not_finite(X, dtype, getattr(given, "columns", None), name, missing)
     if model.is_bernoulli and (low < 0 or high > 1):
@@ -150,6 +148,18 @@ def check_values(X, model, dtype, given, name="X"):
             f"images: divide by 255){model.instead_of_bernoulli}"
         )
     return X
+
+
+def check_something(X, model, name):
+    """Raise where X may have NaN and has nothing else: of that nothing can be learned."""
+    if (
+        model.takes_missing
+        and not issparse(X)
+        and all(np.isnan(part).all() for part, _, _ in parts(X))
+    ):
+        raise ValueError(
+            f"{name} has no value that is not NaN: give rows of which something is known"
+        )
 
 
 def _refuse_not_finite(X, dtype, columns, name, missing):

@@ -41,7 +41,8 @@ class Trainer:
     """The threads that train together, and the buffers that they share, for `with`.
 
     steps is how many of them to run before the next look at the clock. One worker runs in the
-    thread that calls, where a debugger can follow it.
+    thread that calls, where a debugger can follow it. More have threads of their own, which are
+    there before anything is trained: RuntimeError if the system does not give so many.
     """
 
     def __init__(self, machine, layout, weights, recipe, state, X, n_threads):
@@ -51,11 +52,9 @@ class Trainer:
         no_data = np.zeros((0, X.shape[1]), state.theta.dtype)
         self.task = make_task(layout, weights, recipe, no_data, state.theta, state.moments,
                               batch, self.workers)  # fmt: skip
-        self.threads = None
+        self.threads = started(self.workers) if self.workers > 1 else None
 
     def __enter__(self):
-        if self.workers > 1:
-            self.threads = ThreadPoolExecutor(self.workers)
         return self
 
     def __exit__(self, *error):
@@ -108,6 +107,19 @@ class Trainer:
             decided.set()
         made, *_ = [job.result() for job in jobs]
         return made
+
+
+def started(workers):
+    """A pool of so many threads that all run already."""
+    pool, all_there = ThreadPoolExecutor(workers), threading.Event()
+    try:
+        for _ in range(workers):
+            pool.submit(all_there.wait)
+    except RuntimeError as error:
+        raise RuntimeError(f"n_threads={workers}: too many for this system ({error})") from error
+    finally:
+        all_there.set()
+    return pool
 
 
 def count_threads(n_threads, n_parameters, batch_size):

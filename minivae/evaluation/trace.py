@@ -142,9 +142,11 @@ class _Observer:
                 found = frame
                 break
             frame = frame.f_back
-        path, number = found.f_code.co_filename, found.f_lineno
-        text = linecache.getline(path, number).strip()
-        return f"{Path(path).relative_to(PACKAGE).as_posix()}:{number}", text
+        path, number = Path(found.f_code.co_filename), found.f_lineno
+        text = linecache.getline(str(path), number).strip()
+        inside = path.is_relative_to(PACKAGE)  # a family may be somebody else's
+        name = path.relative_to(PACKAGE).as_posix() if inside else path.name
+        return f"{name}:{number}", text
 
     def _name(self, array):
         """What an array is: a region of the workspace, or parameters, or a gradient by them."""

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -275,9 +276,11 @@ SEAL = len(_sealed({}, "{"))  # letters before the first fact
 
 
 def _plain(value):
-    """NumPy's numbers and arrays as Python's, for JSON."""
+    """NumPy's numbers and arrays, and others', as Python's, for JSON."""
     if isinstance(value, np.longdouble):
         return float(value)
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
+    if isinstance(value, Real):  # such as a Fraction
+        return int(value) if isinstance(value, Integral) else float(value)
     raise ValueError(f"{value!r}, which is neither number nor text")

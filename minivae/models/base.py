@@ -42,7 +42,7 @@ class Model(BaseEstimator):
         super().__init_subclass__()
         cls._parameter_constraints = {n: s.constraint for n, s in cls.SETTINGS.items()}
         doc = inspect.getdoc(cls) or ""
-        cls.__doc__ = doc.replace("{settings}", settings.describe(cls.SETTINGS).strip())
+        cls.__doc__ = doc.replace("{settings}", settings.describe(cls.SETTINGS))
 
     # --- what a family may change ---------------------------------------------------------------
 
@@ -144,6 +144,7 @@ class Model(BaseEstimator):
     def _check_new(self, X, name):
         """X with any number of features."""
         array = checks.check_form(X, self, self.dtype, name)
+        checks.check_something(array, self, name)
         return checks.check_values(array, self, self.dtype, X, name)
 
     def _check_X(self, X):
@@ -195,8 +196,7 @@ class Model(BaseEstimator):
             checks.warn_of_grey(X)
         return X
 
-    def _seed(self, random_state):
-        """The seed for a call; None takes the estimator's own random_state."""
+    def _seed(self, random_state):  # None takes the estimator's own random_state
         return checks.seed_of(self.random_state if random_state is None else random_state)
 
     # --- training -------------------------------------------------------------------------------
@@ -252,8 +252,9 @@ class Model(BaseEstimator):
     @one_at_a_time
     def partial_fit(self, X, y=None):
         """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
-        array = self._check_X_to_train(X)
-        trainer, data = self._trainer(X, array)
+        with self._unchanged_by_errors():
+            array = self._check_X_to_train(X)
+            trainer, data = self._trainer(X, array)
         self.state_.begin_pass()
         self.record_.data = {}  # may be other data than those of the passes before
         self._train(trainer, data, None, self.state_.epochs + 1)
@@ -351,8 +352,7 @@ class Model(BaseEstimator):
     def trace(self, X):
         """Every array of one batch X (n, D), forward and gradient, in the order of the step.
 
-        A mapping name -> array that prints as a table with shape, unit, norm and the line of the
-        program that made it (evaluation/trace.py).
+        A mapping name -> array that prints as a table (evaluation/trace.py).
         """
         return self._trace(X, {})
 

@@ -5,6 +5,7 @@ with their help, and the list of parameters in the class's docstring.
 """
 
 import math
+import textwrap
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
@@ -37,15 +38,23 @@ class Setting:
         return words.get(self.kind, "")
 
 
+class Range(Interval):
+    """An Interval for every kind of real number, such as a Fraction, of which NumPy knows none."""
+
+    def is_satisfied_by(self, val):
+        right = isinstance(val, self.type) and is_finite(val)
+        return right and (val if isinstance(val, Integral) else float(val)) in self
+
+
 def whole(default, text, low=1, none=False):
     """A whole number of at least low; none: or None."""
-    constraint = [Interval(Integral, low, MOST, closed="left"), *([None] if none else [])]
+    constraint = [Range(Integral, low, MOST, closed="left"), *([None] if none else [])]
     return Setting(default, constraint, text, "whole")
 
 
 def real(default, text, low=0, high=None, closed="left"):
     """A real number."""
-    return Setting(default, [Interval(Real, low, high, closed=closed)], text, "real")
+    return Setting(default, [Range(Real, low, high, closed=closed)], text, "real")
 
 
 def choice(default, choices, text):
@@ -72,7 +81,7 @@ COMMON = {
     "optimizer": choice("adam", OPTIMIZERS, "rule of updates"),
     "learning_rate": Setting(
         1e-3,
-        [Interval(Real, 0, None, closed="neither"), list, tuple],
+        [Range(Real, 0, None, closed="neither"), list, tuple],
         "size of updates; a list of (epochs, rate) is a schedule, whose last rate goes on",
         "schedule",
     ),
@@ -97,7 +106,7 @@ COMMON = {
     ),
     "random_state": Setting(
         None,
-        [Interval(Integral, 0, MOST - 1, closed="both"), np.random.RandomState, None],
+        [Range(Integral, 0, MOST - 1, closed="both"), np.random.RandomState, None],
         "seed of every random number that the model draws",
     ),
     "verbose": Setting(0, ["verbose"], "1 shows a progress bar"),
@@ -114,7 +123,8 @@ def describe(settings):
     entries = []
     for name, setting in settings.items():
         of = f"{setting.of}, " if setting.of else ""
-        entries.append(f"    {name} : {of}default {setting.default!r}\n        {setting.help}")
+        text = textwrap.fill(setting.help, 96, initial_indent="    ", subsequent_indent="    ")
+        entries.append(f"{name} : {of}default {setting.default!r}\n{text}")
     return "\n".join(entries)
 
 

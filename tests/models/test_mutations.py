@@ -342,6 +342,10 @@ UPDATE = """    batch = Shard(B, 0, B)
     for block in range(task.blocks.size):"""
 PER_ROW = UPDATE.replace("range(task.blocks.size)", "[*range(task.blocks.size)] * B")
 NOISE = "STREAM_POSTERIOR, step, shard.first", "STREAM_POSTERIOR, step, 0"
+MASK = (  # compiled code that is handed the whole batch's mask reads its first rows
+    "optional(work, plan.observed, shard)\n    nll, dy =",
+    "optional(work, plan.observed, shard._replace(first=0, last=y.shape[0]))\n    nll, dy =",
+)
 RATE = (
     "rate, decay = recipe.learning_rate",
     "rate, decay = recipe.batch_size * recipe.learning_rate",
@@ -417,6 +421,7 @@ MUTATIONS = [  # number in the list of known bugs, guard, bug
     (31, G.kernels_keep_dtype_and_inputs, function("engine.threads.make_task", double_noise)),
     (32, G.kernels_keep_dtype_and_inputs, kernel(activation_backward=leaky_in_place)),
     (33, G.strided_arrays_are_read_by_index, kernel(matmul=matmul_of_memory)),
+    (39, G.workers_do_not_change_a_mask, source("mask_of_the_batch", program, *MASK)),
 ]
 GUARDS = {guard.__name__: guard for _, guard, _ in MUTATIONS}
 MACHINES = {"reference": G.reference_machine, "cpu": lambda: G.machine_of(tables.cpu())}

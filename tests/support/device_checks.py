@@ -4,7 +4,6 @@ import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
 from minivae import VAE, backend, evaluation, kernels, objective
-from minivae.kernels.tables import reference
 from minivae.parameters import make_workspace, plan_model
 from minivae.training import State, make_recipe, shuffled
 

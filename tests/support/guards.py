@@ -282,6 +282,18 @@ def workers_do_not_change_training(machine):
     assert_close(two.history_["loss"], one.history_["loss"])
 
 
+def workers_do_not_change_a_mask(machine):
+    """Every row misses another column, so that another row's mask would show."""
+    X = bits(12, 3)
+    X[np.arange(12), np.arange(12) % 3] = np.nan
+    for likelihood in LIKELIHOODS:
+        settings = dict(likelihood=likelihood, missing="mask", batch_size=5)
+        one, two = (estimator(X, n_threads=n, **settings).partial_fit(X) for n in (1, 2))
+        for name, value in two.parameters_.items():
+            assert_close(value, one.parameters_[name])
+        assert_close(two.history_["loss"], one.history_["loss"])
+
+
 def every_row_trains(machine):
     X = np.eye(5)
     vae = estimator(X, batch_size=2)
