@@ -74,8 +74,12 @@ def trace(layout, weights, theta, values, given=None, binarize=0, seed=0):
     """
     entries = {}
     with np.errstate(all="ignore"):  # what overflows is there to be seen
-        session = _Observer(layout, theta, len(values), entries).session(weights, len(values))
-        Point(session, values, given or {}, binarize, seed).compute()
+        observer = _Observer(layout, theta, len(values), entries)
+        session = observer.session(weights, len(values))
+        point = Point(session, values, given or {}, binarize, seed)
+        for name in given or {}:
+            observer.replaced(name)
+        point.compute()
     return Trace(entries)
 
 
@@ -115,6 +119,11 @@ class _Observer:
             return result
 
         return call
+
+    def replaced(self, name):
+        """A region was given by the caller, in place of what the program had loaded."""
+        array = self.layout.region_view(self.work, name, self.B).copy()
+        self.entries[name] = Entry(name, array, self._unit(name), "given", (), "-", "")
 
     def _add(self, name, array, kernel, reads):
         if name in self.layout.regions:
