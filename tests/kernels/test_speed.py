@@ -119,7 +119,7 @@ def test_a_tile_of_a_product_is_one_multiply_add_per_vector_and_step():
     n = types.intp
     for dtype, size in ((types.float32, 4), (types.float64, 8)):
         matrices = (types.CPointer(dtype), n, n) * 3
-        product = numba.njit(types.void(n, n, n, *matrices), **native.FAST)(gemm._multiply)
+        product = numba.njit(types.void(n, n, n, *matrices), **native.FAST)(gemm._multiply.py_func)
         (code,) = product.inspect_llvm().values()
         calls = re.findall(r"call[^\n]* <(\d+) x \w+> @llvm\.fmuladd", code)
         tiles = gemm.ROWS * sum(range(1, gemm.VECTORS + 1))
