@@ -1,4 +1,4 @@
-"""learning_rate as a schedule, [(epochs, rate), ...]: each epoch has its rate, in whatever pieces."""
+"""learning_rate as a schedule, [(epochs, rate), ...]: each epoch has its rate, also cut in two."""
 
 import contextlib
 
