@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(word.split("=")[0], known, 1, 0.5)
             message = f"unknown {'option' if wrong[1] else 'command'} {word}"
             message += f"; did you mean {near[0]}?" if near else ""
-        self.exit(2, f"minivae: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"minivae: error: {one_line(message)} (see {self.prog} --help)\n")
 
     @property
     def known(self):
@@ -74,6 +74,8 @@ def make_parser(family):
     parser.add_argument("--version", action="version", version=f"minivae {minivae.__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for run, (names, outputs, example) in COMMANDS.items():
+        if run is commands.train and family not in (None, TRAIN["--model"][1]):
+            example = f"train --model {family} --epochs 10 --out runs/{family}"
         command = subparsers.add_parser(run.__name__, help=run.__doc__, description=run.__doc__,
                                       epilog=f"example:\n  minivae {example}", **look)  # fmt: skip
         table = OPTIONS | TRAIN if run is commands.train else OPTIONS
@@ -111,27 +113,55 @@ def family_of(argv):
 def main(argv=None):
     """Run a command. Exit code: 0 done, 1 failed, 2 wrong use or bad input, 130 interrupted,
     143 terminated."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the caller, who does not want to see it
-            setattr(sys, name, open(os.devnull, "w"))
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a folder's name may not be ASCII
+    open_streams()
     try:
         try:
             args = parse(argv)
             return args.run(args) or 0
         finally:
-            sys.stdout.flush()  # here, so that a reader who has gone is met below
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            flush()
+    except BrokenPipeError:  # who reads has gone
         return 1
     except KeyboardInterrupt:
         note("minivae: interrupted")
         return 130
     except (*BAD_INPUT, *FAILURES) as error:
-        # One line, with settings as they are written in a shell.
-        line = re.sub(r"\b(\w+)=['\"](\w+)['\"]", r"--\1 \2", " ".join(str(error).split()))
-        note(f"minivae: error: {line or type(error).__name__}")
+        note(f"minivae: error: {in_shell(one_line(error)) or type(error).__name__}")
         reason = error.__cause__ if isinstance(error, minivae.StorageError) else error
         return 2 if isinstance(reason or error, BAD_INPUT) else 1
+
+
+def one_line(text):
+    """A message without its line breaks."""
+    return " ".join(part.strip() for part in str(text).splitlines()).strip()
+
+
+def in_shell(message):
+    """A message with settings as they are written in a shell."""
+    return re.sub(
+        r"\b(\w+)=['\"]([\w:]+)['\"]", lambda m: f"--{m[1].replace('_', '-')} {m[2]}", message
+    )
+
+
+def open_streams():
+    """Write to nowhere what the caller has closed, and whatever letters there are to the rest."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # it is free, and a file would get it, and the text that is for it
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a folder's name may not be ASCII
+
+
+def flush():
+    """Write out stdout now, so that an error in it is met as any other."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # which would come again, and not in one line, when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise

@@ -17,7 +17,7 @@ import numpy as np
 
 import minivae
 from minivae.app import pictures, runs
-from minivae.app.options import EPOCHS, UPDATES, settings_of
+from minivae.app.options import EPOCHS, UPDATES, settings_of, shown
 from minivae.app.warm import compiling_beside
 from minivae.data import datasets
 from minivae.files import storage
@@ -26,9 +26,9 @@ from minivae.files import storage
 def train(args):
     """Train a model, and leave it and pictures of it in a folder."""
     model, facts, past = new_or_old_run(args)
+    data = datasets.load(facts["data"], facts["data_dir"], facts["test_fraction"],
+                         facts["image_shape"])  # fmt: skip
     with about(facts["data"]):
-        data = datasets.load(facts["data"], facts["data_dir"], facts["test_fraction"],
-                             facts["image_shape"])  # fmt: skip
         model.check_data(data.train)
         model.check_data(data.test)
     if not past and "epochs" not in args.given:
@@ -54,11 +54,12 @@ def train(args):
         model.set_params(verbose=int(not args.quiet))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # overflow: fit says what it comes to
+            warnings.simplefilter("ignore", UserWarning)  # grey data: a note has said it
             with compiling_beside(model, data.train.shape[1]):
                 (model.resume if past else model.fit)(data.train, X_valid=data.test,
                                                       checkpoints=args.out)  # fmt: skip
-        seconds = time.perf_counter() - begin
-        scores, how = model.held_out_score(data.test)
+            seconds = time.perf_counter() - begin
+            scores, how = model.held_out_score(data.test)
         model.save(args.out / runs.MODEL)
         runs.write_history(args.out, facts, model, held_out_score=float(scores.mean()))
         for name, figure in pictures.of(model, data, facts["seed"]):
@@ -69,8 +70,9 @@ def train(args):
     print(f"held-out {title} {mean_text(scores)} nats per row ({how})")
     for line in best_epoch(model):
         print(line)
-    epochs = f"{model.epochs} epochs" + (f", {model.epochs - made} of them now," if past else "")
-    print(f"{epochs} in {seconds:.1f} s; the model and its pictures are in {args.out}")
+    now = f", {model.epochs - made} of them now," if past else ""
+    print(f"{count(model.epochs, 'epoch')}{now} in {seconds:.1f} s; the model and its pictures are "
+          f"in {args.out}")  # fmt: skip
     say(f"next, try: minivae gradcheck {args.out}   or: minivae sample {args.out}")
 
 
@@ -122,7 +124,7 @@ def leaving_at_once(folder):
     def leave(number, frame):
         word = "interrupted" if number == signal.SIGINT else "terminated"
         go_on = f"minivae: {word}; go on with: minivae train --resume --out {folder}\n"
-        os.write(2, go_on.encode())
+        os.write(2, go_on.encode(errors="surrogateescape"))
         os._exit(128 + number)
 
     usual = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -136,8 +138,9 @@ def leaving_at_once(folder):
 def sample(args):
     """Draw new data from a model."""
     model, facts = load_run(args)
-    X = model.sample(args.n, args.seed)
-    write(args.out, X, f"{args.n} samples",
+    with bar("sample"):
+        X = model.sample(args.n, args.seed)
+    write(args.out, X, count(args.n, "sample"),
           lambda: pictures.samples(model, args.n, args.seed, facts["image_shape"]))  # fmt: skip
 
 
@@ -145,7 +148,8 @@ def reconstruct(args):
     """Encode data and decode the codes again."""
     model, facts = load_run(args, "reconstruct")
     X, what = load_rows(args, model, facts)
-    Y = model.reconstruct(X)
+    with bar("reconstruct"):
+        Y = model.reconstruct(X)
     write(args.out, Y, f"reconstructions of {what}",
           lambda: pictures.reconstructions(X, Y, facts["image_shape"]))  # fmt: skip
 
@@ -154,15 +158,18 @@ def encode(args):
     """Encode data: the posterior mean of each row."""
     model, facts = load_run(args, "transform")
     X, what = load_rows(args, model, facts)
-    write(args.out, model.transform(X), f"codes of {what}")
+    with bar("encode"):
+        codes = model.transform(X)
+    write(args.out, codes, f"codes of {what}")
 
 
 def decode(args):
     """Decode codes: the decoder mean of each row."""
     model, facts = load_run(args, "inverse_transform")
-    with about(args.codes):
-        Y = model.inverse_transform(datasets.read(args.codes))
-    write(args.out, Y, f"decoder means of {len(Y)} rows of {args.codes}",
+    codes = datasets.read(args.codes)
+    with about(args.codes), bar("decode"):
+        Y = model.inverse_transform(codes)
+    write(args.out, Y, f"decoder means of {count(len(Y), 'row')} of {args.codes}",
           lambda: pictures.means(Y, facts["image_shape"]))  # fmt: skip
 
 
@@ -172,15 +179,16 @@ def score(args):
     X, what = load_rows(args, model, facts)
     note_on_data(model, X)
     draws = {"n_samples": args.n_samples} if hasattr(model, "elbo") else {}
-    with warnings.catch_warnings():
+    with bar("score"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of grey data: the note has said it
         log_likelihood = model.score_samples(X, **draws)
-    behind = f", {args.n_samples} draws for each" if draws else ""
+        elbo = model.elbo(X, **draws, random_state=0) if draws else None
+    behind = f", {count(args.n_samples, 'draw')} for each" if draws else ""
     print(f"{what}{behind}: mean +- standard error in nats per row")
     kind = {"lower bound": "importance-weighted estimate"}.get(model.score_kind, model.score_kind)
     print(f"log-likelihood  {mean_text(log_likelihood)}  ({kind})")
-    if hasattr(model, "elbo"):
-        print(f"ELBO            {mean_text(model.elbo(X, args.n_samples, random_state=0))}")
+    if draws:
+        print(f"ELBO            {mean_text(elbo)}")
 
 
 def gradcheck(args):
@@ -216,7 +224,7 @@ def info(args):
         if values and np.isfinite(values[-1]):
             lines[name] = f"{values[-1]:.6g} in the last epoch"
     print(f"{args.model}: {args.model.stat().st_size} bytes")
-    print(f"{describe(model)}, {model.state_.epochs} epochs")
+    print(f"{describe(model)}, {count(model.state_.epochs, 'epoch')}")
     print("\n".join(f"  {name:22} {line}" for name, line in lines.items()))
 
 
@@ -251,19 +259,21 @@ def load_rows(args, model, facts):
     Of a file all rows, of a data set by name or of the run's own data the held-out ones.
     """
     if args.data and args.data not in datasets.NAMES:
-        X, what = datasets.read(args.data), f"rows of {args.data}"
+        X = datasets.read(args.data)
+        what = f"{count(len(X), 'row')} of {args.data}"
     else:
         name, folder = args.data or facts.get("data"), args.data_dir or facts.get("data_dir")
         if name is None:
             raise ValueError(
                 f"DATA is needed: no {runs.HISTORY} beside {args.model} says what it was"
             )
-        with about(name if args.data else f"DATA is needed: {runs.HISTORY} names {name}"):
+        unknown = f"DATA is needed, as that of {runs.HISTORY} cannot be read"
+        with contextlib.nullcontext() if args.data else about(unknown):
             X = datasets.load(name, folder, facts.get("test_fraction", 0.1)).test
-        what = f"held-out rows of {name}"
+        what = f"{count(len(X), 'held-out row')} of {name}"
     with about(what):
         model.check_data(X)
-    return X, f"{len(X)} {what}"
+    return X, what
 
 
 def write(path, array, what, picture=None):
@@ -301,17 +311,32 @@ def note_on_data(model, X, say=note):
     if not model.is_bernoulli and size > 5:
         say(f"note: columns have means or standard deviations up to {size:.3g}, and one noise "
             "variance serves all; scale each to mean 0 and standard deviation 1 first")  # fmt: skip
-    if model.is_bernoulli and not model.binarize and np.any((X > 0) & (X < 1)):
+    grey = model.is_bernoulli and not getattr(model, "binarize", None)
+    if grey and np.any((X > 0) & (X < 1)):
         say("note: grey data, so nats of a cross-entropy; for likelihoods: --binarize stochastic")
 
 
 def describe(model):
     """Family, shape and size of a model in one line."""
-    shape = [f"{n} {','.join(map(str, v)) if isinstance(v, tuple) else v}"
-             for n, v in model.plan_settings().items()]  # fmt: skip
+    shape = [f"{name} {shown(value) or 'none'}" for name, value in model.plan_settings().items()]
     n_parameters = sum(array.size for array in model.parameters_.values())
     return (f"{model.program.NAME} of {model.n_features_in_} features, {', '.join(shape)}: "
             f"{n_parameters} parameters")  # fmt: skip
+
+
+def count(n, noun):
+    """So many of them."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
+@contextlib.contextmanager
+def bar(what):
+    """On a terminal, a bar of the rows that are done, where a pass over them takes long."""
+    from minivae.data.rows import watched
+    from minivae.training.progress import PassBar
+
+    with PassBar(what) as tell, watched(tell):
+        yield
 
 
 def mean_text(values):

@@ -47,6 +47,17 @@ def schedule(word):
     return tuple((whole(epochs), real(rate)) for epochs, rate in steps)
 
 
+def device(word):
+    """Type of an option: a device, which need not be there."""
+    from minivae.engine.machine import parse_device
+
+    try:
+        parse_device(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return word
+
+
 def pixels(word):
     """Type of an option: "28x20" is (28, 20)."""
     if not re.fullmatch(r"[1-9]\d{,8}x[1-9]\d{,8}", word):
@@ -66,7 +77,9 @@ KINDS = {
     "real": {"type": real, "metavar": "X"},
     "sizes": {"type": sizes, "metavar": "SIZES"},
     "schedule": {"type": schedule, "metavar": "RATE"},
+    "device": {"type": device, "metavar": "DEVICE"},
 }
+WRITTEN = {"sizes": 'such as 500,200 or ""', "schedule": "such as 0.001 or 14:0.002,6:0.0002"}
 INT, FLAG = KINDS["whole"], {"action": "store_true"}
 DATA = {"metavar": "DATA", "nargs": "?"}
 # fmt: off
@@ -123,8 +136,9 @@ def add_settings(parser, family):
             continue
         kind = KINDS.get(setting.kind) or {"choices": [c for c in setting.choices if c is not None]}
         text, default = setting.help, shown(setting.default)
+        text += f"; {WRITTEN[setting.kind]}" if setting.kind in WRITTEN else ""
         if name == "epochs":
-            default += f", or {UPDATES} updates"
+            default += f", or more where these are less than {UPDATES} updates"
         text += f" (default: {default})" if setting.default is not None else ""
         group.add_argument(option_of(name, setting), dest=name, **kind, default=argparse.SUPPRESS,
                            help=text.replace("%", "%%"))  # fmt: skip

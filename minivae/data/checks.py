@@ -166,7 +166,8 @@ def _refuse_not_finite(X, dtype, columns, name, missing):
     """Raise, with how many entries of X are not finite and where the first is."""
     bad = []
     for part, row, column in parts(X):
-        part = part.astype(dtype)
+        with np.errstate(over="ignore"):
+            part = part.astype(dtype)
         wrong = np.isinf(part) if missing else ~np.isfinite(part)
         bad.append((row[wrong], column[wrong]))
     row, column = next((rows[0], columns_[0]) for rows, columns_ in bad if rows.size)

@@ -1,5 +1,7 @@
 """Rows of data that need not be an array in memory: sparse matrices, and arrays in a file."""
 
+import contextlib
+import contextvars
 import hashlib
 import mmap
 
@@ -8,6 +10,7 @@ from scipy.sparse import issparse
 
 BLOCK = 512  # rows at a time: enough for products to be efficient
 CHUNK_BYTES = 2**26  # of rows that are turned into an array at once
+_watcher = contextvars.ContextVar("watcher", default=lambda done, n: None)
 
 
 def streamed(X):
@@ -53,6 +56,25 @@ def blocks(n):
     """Slices that cut n rows into blocks."""
     for start in range(0, n, BLOCK):
         yield slice(start, min(start + BLOCK, n))
+
+
+def passing(n):
+    """`blocks`, of a pass that may take so long that somebody watches it."""
+    tell = _watcher.get()
+    tell(0, n)
+    for rows in blocks(n):
+        yield rows
+        tell(rows.stop, n)
+
+
+@contextlib.contextmanager
+def watched(tell):
+    """Within the block, every pass over rows calls tell(how many are done, of how many)."""
+    before = _watcher.set(tell)
+    try:
+        yield
+    finally:
+        _watcher.reset(before)
 
 
 def parts(X):

@@ -7,7 +7,7 @@ the rounding of NumPy's BLAS. A session (engine/threads.py) has the program and 
 
 import numpy as np
 
-from minivae.data.rows import BLOCK, blocks, fetch
+from minivae.data.rows import BLOCK, fetch, passing
 from minivae.kernels import (
     STREAM_PIXELS,
     STREAM_SCORE,
@@ -20,7 +20,7 @@ def encode(session, X, binarize):
     """mu (n, Z) and logvar (n, Z) of q(z|x); stochastic binarisation is not drawn here."""
     dtype = session.task.theta.dtype
     heads = np.empty((X.shape[0], 2 * session.layout.plan.latent_dim), dtype)
-    for rows in blocks(X.shape[0]):
+    for rows in passing(X.shape[0]):
         batch = session.load_x(fetch(X, rows, dtype))
         if binarize == THRESHOLD:
             session.k.threshold(session.view("x", batch.B))
@@ -40,7 +40,7 @@ def kl_per_latent(mu, logvar):
 def decode(session, Z):
     """E[x|z], (n, D): probabilities for Bernoulli, means for Gaussian."""
     means = np.empty((len(Z), session.layout.n_features), Z.dtype)
-    for rows in blocks(len(Z)):
+    for rows in passing(len(Z)):
         batch = session.batch(rows.stop - rows.start)
         session.upload(Z[rows], session.view("z", batch.B))
         session.program.decode(session.task, batch)
@@ -60,7 +60,7 @@ def log_likelihood(session, X, binarize, seed, n_samples):
     estimate, Z = np.full(X.shape[0], -np.inf), session.layout.plan.latent_dim
     noise = session.array("noise", (1, Z))
     all_log_w = session.array("log_w", (min(BLOCK, X.shape[0]),))
-    for rows in blocks(X.shape[0]):
+    for rows in passing(X.shape[0]):
         batch = session.load_x(fetch(X, rows, session.task.theta.dtype))
         log_w, x = all_log_w[: batch.B], session.view("x", batch.B)
         session.binarize(x, binarize, seed, STREAM_PIXELS, 0, rows.start)

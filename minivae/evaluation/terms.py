@@ -6,7 +6,7 @@ belongs to one row, so it does not depend on how rows were grouped.
 
 import numpy as np
 
-from minivae.data.rows import blocks, fetch
+from minivae.data.rows import fetch, passing
 from minivae.kernels import STREAM_EVALUATION, STREAM_PIXELS
 
 
@@ -18,7 +18,7 @@ def mean_terms(session, X, binarize, seed, n_samples=1):
     is the same.
     """
     totals = {name: np.zeros(X.shape[0]) for name in session.layout.terms}
-    for rows in blocks(X.shape[0]):
+    for rows in passing(X.shape[0]):
         values = fetch(X, rows, session.task.theta.dtype)
         for draw in range(n_samples):
             batch = session.load_x(values)
@@ -37,7 +37,7 @@ def draws(session, n_samples, seed):
     """x (n_samples, D) drawn from the model by the program's `draw`; row i is a function of the
     seed and i."""
     found = np.empty((n_samples, session.layout.n_features), session.task.theta.dtype)
-    for rows in blocks(n_samples):
+    for rows in passing(n_samples):
         batch = session.batch(rows.stop - rows.start)
         session.program.draw(session.task, batch, seed, rows.start)
         found[rows] = session.download(session.view("x", batch.B))

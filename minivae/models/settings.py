@@ -24,7 +24,7 @@ class Setting:
     default: object
     constraint: list  # of scikit-learn: any of these
     help: str
-    kind: str = ""  # how a shell writes it: whole, real, choice, sizes, schedule; "": not at all
+    kind: str = ""  # how a shell writes it: whole real choice sizes schedule device; "": not at all
     choices: tuple = ()
     option: str = ""  # its name in a shell, where that is another one
 
@@ -67,7 +67,7 @@ def choice(default, choices, text):
 SIZES = Setting(
     (400,),
     ["array-like"],
-    "units of the hidden layers; () for none",
+    "units of each hidden layer, from the data to the codes, and backwards from these; or none",
     "sizes",
     option="hidden",
 )
@@ -75,14 +75,15 @@ BINARIZED = choice(
     None,
     BINARIZE,
     "make grey values 0 or 1: 'stochastic', with probability x afresh at every use, or "
-    "'threshold', by x >= 1/2; None leaves them as they are",
+    "'threshold', by x >= 1/2; if not given, they stay as they are",
 )
 COMMON = {
     "optimizer": choice("adam", OPTIMIZERS, "rule of updates"),
     "learning_rate": Setting(
         1e-3,
         [Range(Real, 0, None, closed="neither"), list, tuple],
-        "size of updates; a list of (epochs, rate) is a schedule, whose last rate goes on",
+        "size of updates, or a schedule of (epochs, rate), one after the other, whose last rate "
+        "goes on",
         "schedule",
     ),
     "momentum": real(0.0, "of sgd, at least 0 and below 1", high=1),
@@ -95,14 +96,16 @@ COMMON = {
         [str],
         "'cpu': compiled; 'reference': plain NumPy; 'cuda' or 'cuda:1': a GPU (docs/gpu.md); "
         "'auto': a GPU that works, else cpu",
-        "choice",
+        "device",
         ("cpu", "reference", "auto", "cuda"),
     ),
     "matmul_precision": choice(
         "float32", PRECISIONS, "of a GPU's products of float32 matrices; TF32 keeps 10 of 23 bits"
     ),
     "n_threads": whole(
-        None, "threads of an update, None as many as pay; results do not depend on it", none=True
+        None,
+        "threads of an update; if not given, as many as pay; results do not depend on it",
+        none=True,
     ),
     "random_state": Setting(
         None,

@@ -118,6 +118,7 @@ def train(run, X, X_valid, last_epoch, trainer, show, keep=None):
         while state.epochs < last_epoch and not interrupted():
             begin = time.perf_counter()
             while state.rows < n:
+                check_room(state)
                 try:
                     train_chunk(run, X, trainer, order)
                 except FloatingPointError:
@@ -150,6 +151,15 @@ def train(run, X, X_valid, last_epoch, trainer, show, keep=None):
             keep.end()
 
 
+def check_room(state):
+    """Raise unless there is a step to make."""
+    if state.steps >= MOST_STEPS:
+        raise RuntimeError(
+            f"training stopped after {state.steps} updates, in epoch {state.epochs + 1}: there are "
+            "no random numbers for more. Fit a new model, with a larger batch_size."
+        )
+
+
 def train_chunk(run, X, trainer, order):
     """Some more batches of the pass over X (n, D) that the state is in.
 
@@ -161,11 +171,6 @@ def train_chunk(run, X, trainer, order):
     batch = min(recipe.batch_size, n)
     most = max(1, CHUNK_BYTES // (batch * D * dtype.itemsize)) if streamed(X) else n
     most = min(most, MOST_STEPS - state.steps)
-    if most < 1:
-        raise RuntimeError(
-            f"training stopped after {state.steps} updates, in epoch {state.epochs + 1}: there are "
-            "no random numbers for more. Fit a new model, with a larger batch_size."
-        )
     rows = order(n, recipe.seed, state.epochs)[state.rows :][: min(trainer.steps, most) * batch]
     data, numbers = X, rows
     if streamed(X):

@@ -7,6 +7,34 @@ from tqdm import tqdm
 LINE = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
 
 
+def on_terminal():
+    """Whether somebody sees a bar; in a file every look at the clock would leave a line."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+class PassBar:
+    """A bar over the rows of a pass, and of every pass after it, for `with`; call it with how many
+    are done, of how many."""
+
+    def __init__(self, title):
+        self.title, self.bar = title, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, done, n_rows):
+        if done == 0:
+            self.__exit__()
+            self.bar = tqdm(total=n_rows, bar_format=LINE, desc=self.title, leave=False,
+                            disable=not on_terminal())  # fmt: skip
+        else:
+            self.bar.update(done - self.bar.n)
+
+
 class Progress:
     """A bar over the rows of all epochs, for `with`. The time left leaves out the first chunk, in
     which code may have been compiled."""
@@ -14,10 +42,8 @@ class Progress:
     def __init__(self, state, n_rows, last_epoch, title, show):
         self.n_rows, self.title = n_rows, title
         self.start = n_rows * state.epochs + state.rows
-        # On a terminal only: in a file every look at the clock would leave a line.
-        hidden = not show or sys.stderr is None or not sys.stderr.isatty()
         self.bar = tqdm(total=n_rows * last_epoch, initial=self.start, bar_format=LINE,
-                        desc="compiling", disable=hidden)  # fmt: skip
+                        desc="compiling", disable=not show or not on_terminal())  # fmt: skip
 
     def __enter__(self):
         return self

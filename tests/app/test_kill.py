@@ -11,12 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shell import options_of
+from tiny import FAMILIES, tiny
 
-from minivae import VAE, StorageError, cli, runs, storage
+import minivae
+from minivae import StorageError
+from minivae.app import cli, runs
+from minivae.files import storage
 
-KILLER = Path(__file__).with_name("killer.py")
+KILLER = Path(__file__).parents[1] / "support" / "killer.py"
 X = np.random.default_rng(0).random((40, 5))
-TRAIN = """--hidden 4 --epochs 3 --batch-size 16 --device reference --quiet --resume""".split()
+TRAIN = ["--quiet", "--resume", *options_of("vae", epochs=3, batch_size=16, device="reference")]
 NO_SPACE = OSError(28, "No space left on device")
 
 
@@ -91,11 +96,6 @@ def litter(folder):
     return [name for name in os.listdir(folder) if name.startswith(".minivae-")]
 
 
-def model(**settings):
-    return VAE(**{**dict(hidden_layer_sizes=(4,), epochs=1, device="reference", random_state=0),
-                  **settings})  # fmt: skip
-
-
 # --- one write ----------------------------------------------------------------------------------
 
 
@@ -104,7 +104,7 @@ def test_whatever_operation_of_a_write_fails_the_file_is_the_old_or_the_new_one(
     error, operations, tmp_path
 ):
     path = tmp_path / "model.safetensors"
-    old, new = model().fit(X), model(latent_dim=3).fit(X)
+    old, new = tiny().fit(X), tiny(latent_dim=3).fit(X)
     whole = []
     for vae in (old, new):
         vae.save(path)
@@ -128,8 +128,8 @@ def test_whatever_operation_of_a_write_fails_the_file_is_the_old_or_the_new_one(
 
 def test_a_pipe_with_the_name_of_a_temporary_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / ".minivae-0123456789abcdef")
-    model().fit(X).save(tmp_path / "model")
-    assert VAE.load(tmp_path / "model").latent_dim == 2
+    tiny().fit(X).save(tmp_path / "model")
+    assert minivae.load(tmp_path / "model").latent_dim == 2
 
 
 def test_temporary_files_of_the_living_are_left_alone(tmp_path):
@@ -191,10 +191,10 @@ def test_whatever_write_of_a_run_fails_it_goes_on_and_ends_as_if_nothing_had_hap
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_a_run_ends_as_if_nothing_had_happened(kills, tmp_path):
-    run = subprocess.run(
-        [sys.executable, KILLER, tmp_path, str(kills)], capture_output=True, text=True
-    )
+@pytest.mark.parametrize("family", FAMILIES)
+def test_killed_at_random_moments_a_run_ends_as_if_nothing_had_happened(family, kills, tmp_path):
+    words = [sys.executable, KILLER, tmp_path, family, str(kills)]
+    run = subprocess.run(words, capture_output=True, text=True)
     log = (tmp_path / "run.log").read_text()
     assert (run.returncode, run.stderr) == (0, ""), log
     counts = json.loads(run.stdout)
@@ -208,52 +208,45 @@ def test_a_signal_ends_a_run_with_its_code_and_it_goes_on(
     number, code, device, whole_run, tmp_path
 ):
     """In a process of its own, as from a shell; training would take minutes."""
-    out = ["--out", tmp_path / "run", "--quiet"]
+    folder = tmp_path / os.fsdecode(b"a \xff")  # a name need not be text
+    out = ["--out", folder, "--quiet"]
     words = ["train", whole_run[0], *out, "--epochs", "1000000", "--device", device]
-    run = subprocess.Popen(
-        [sys.executable, "-m", "minivae", *words], stderr=subprocess.PIPE, text=True
-    )
-    checkpoint = tmp_path / "run" / storage.CHECKPOINT
+    run = subprocess.Popen([sys.executable, "-m", "minivae", *words], stderr=subprocess.PIPE)
+    checkpoint = folder / storage.CHECKPOINT
     while run.poll() is None and not (
-        checkpoint.is_file() and VAE.load(checkpoint).history_["seconds"]
+        checkpoint.is_file() and minivae.load(checkpoint).history_["seconds"]
     ):
         time.sleep(0.01)
     run.send_signal(number)
     _, err = run.communicate(timeout=60)
     word = {130: "interrupted", 143: "terminated"}[code]
-    assert (run.returncode, err) == (
-        code, f"minivae: {word}; go on with: minivae train --resume --out {tmp_path / 'run'}\n"
-    )  # fmt: skip
-    assert set(files(tmp_path / "run")) == {
-        "checkpoint.safetensors",
-        "best.safetensors",
-        "history.json",
-    }
-    made = len(VAE.load(checkpoint).history_["loss"])
+    line = f"minivae: {word}; go on with: minivae train --resume --out {folder}\n"
+    assert (run.returncode, os.fsdecode(err)) == (code, line)
+    assert set(files(folder)) == {storage.CHECKPOINT, storage.BEST, runs.HISTORY}
+    made = len(minivae.load(checkpoint).history_["loss"])
     assert cli.main(["train", *map(str, out), "--resume", "--epochs", str(made + 1)]) == 0
-    assert len(VAE.load(tmp_path / "run" / runs.MODEL).history_["loss"]) == made + 1
+    assert len(minivae.load(folder / runs.MODEL).history_["loss"]) == made + 1
 
 
 # --- several at once ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.slow)])
-def test_two_writers_and_two_readers_never_see_half_a_file(seconds, tmp_path):
-    """Readers in this process, writers in others, all on one file."""
-    path = tmp_path / "model.safetensors"
-    models = [model(latent_dim=n).fit(X) for n in (1, 2)]
+@pytest.mark.parametrize("times", [100, pytest.param(5_000, marks=pytest.mark.slow)])
+def test_two_writers_and_two_readers_never_see_half_a_file(times, tmp_path):
+    """Readers in this process, writers in others, all on one file, until both readers have so
+    many times seen another model than before."""
+    path, stop = tmp_path / "model.safetensors", tmp_path / "stop"
+    models = [tiny(latent_dim=n).fit(X) for n in (1, 2)]
     for vae in models:
         vae.save(path)
         (tmp_path / f"{vae.latent_dim}.model").write_bytes(path.read_bytes())
     code = (
-        "import sys, time; from minivae import VAE; end = time.monotonic() + float(sys.argv[3]);"
-        "vae = VAE.load(sys.argv[1]); n = 0\n"
-        "while time.monotonic() < end: vae.save(sys.argv[2]); n += 1\n"
-        "print(n)"
+        "import os, sys, minivae; vae = minivae.load(sys.argv[1])\n"
+        "while not os.path.exists(sys.argv[3]): vae.save(sys.argv[2])\n"
     )
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", code, tmp_path / f"{n}.model", path, str(seconds)],
+            [sys.executable, "-c", code, tmp_path / f"{n}.model", path, stop],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for n in (1, 2)
@@ -261,17 +254,21 @@ def test_two_writers_and_two_readers_never_see_half_a_file(seconds, tmp_path):
     seen, errors = [], []
 
     def read():
-        while any(writer.poll() is None for writer in writers):
+        changes, last = 0, None
+        while changes < times and not errors and all(w.poll() is None for w in writers):
             try:
-                seen.append(VAE.load(path).latent_dim)
+                found = minivae.load(path).latent_dim
             except Exception as error:
                 errors.append(error)
+            changes, last = changes + (found != last), found
+        seen.append(changes)
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
     for reader in readers:
         reader.join()
-    written = [int(writer.communicate()[0]) for writer in writers]
-    assert errors == [] and set(seen) == {1, 2}
-    assert min(written) > 10 and litter(tmp_path) == []
+    stop.touch()
+    said = [writer.communicate()[0] for writer in writers]
+    assert (errors, said, seen) == ([], ["", ""], [times, times])
+    assert litter(tmp_path) == []

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from families import FAMILIES, small
+from tiny import FAMILIES, tiny
 
 from minivae.data import checks
 
@@ -45,7 +45,7 @@ def test_looking_for_two_columns_of_one_name_compares_few():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_series_is_no_table(family):
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
-    model = small(family).fit(X)
+    model = tiny(family).fit(X)
     for row in pd.Series(X[0]), pd.DataFrame(X).iloc[0], pd.DataFrame(X)[0]:
         for use in model.fit, model.partial_fit, model.score_samples:
             with pytest.raises(ValueError, match=r"X: Expected a 2-dimensional container.*Series"):
@@ -59,8 +59,8 @@ def test_a_series_is_no_table(family):
 def test_small_whole_numbers_of_NumPy_count_as_pythons_do(family):
     """A count times rows is beyond 127, and the logarithm of an int8 has 11 bits."""
     settings = dict(epochs=100, batch_size=100, n_threads=100)
-    model = small(family, **{name: np.int8(n) for name, n in settings.items()}).fit(X)
-    expected = small(family, **settings).fit(X)
+    model = tiny(family, **{name: np.int8(n) for name, n in settings.items()}).fit(X)
+    expected = tiny(family, **settings).fit(X)
     np.testing.assert_array_equal(model.state_.theta, expected.state_.theta)
     for count in np.int8(100), np.int16(100):
         draws = model.sample(count, random_state=0)
@@ -73,8 +73,8 @@ def test_small_whole_numbers_of_NumPy_count_as_pythons_do(family):
 
 def test_small_whole_numbers_shape_a_compiled_model():
     numbers = dict(n_threads=np.int8(2), epochs=np.uint8(200), latent_dim=np.int8(100))
-    model = small(device="cpu", hidden_layer_sizes=[np.int8(100)], **numbers).fit(X)
+    model = tiny(device="cpu", hidden_layer_sizes=[np.int8(100)], **numbers).fit(X)
     same = dict(n_threads=1, epochs=200, latent_dim=100, hidden_layer_sizes=(100,))
-    expected = small(device="cpu", **same).fit(X)
+    expected = tiny(device="cpu", **same).fit(X)
     np.testing.assert_array_equal(model.state_.theta, expected.state_.theta)
     assert model.state_.theta.size == expected.state_.theta.size > 2 * 100 * 100

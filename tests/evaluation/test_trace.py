@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_families import X, small
+from families import X, small
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special, stats
 

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from families import small
 from model_files import forge, parts
 from safetensors.numpy import save_file
+from tiny import tiny
 
 from minivae import VAE, StorageError
 from minivae.files import storage
@@ -17,7 +17,7 @@ X = np.random.default_rng(0).random((20, 5))
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "model.safetensors"
-    small().fit(X).save(path)
+    tiny(hidden_layer_sizes=(4,)).fit(X).save(path)
     return path
 
 

@@ -8,8 +8,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from families import FAMILIES, same_model, small
 from safetensors.numpy import save
+from tiny import FAMILIES, same_model, tiny
 
 import minivae
 from minivae import VAE, StorageError
@@ -23,7 +23,7 @@ SLACK = 2**20  # bytes that a load may take beside its file: a small model's est
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def model(request):
-    return small(request.param, epochs=3).fit(X)
+    return tiny(request.param, epochs=3).fit(X)
 
 
 @pytest.fixture(scope="module")

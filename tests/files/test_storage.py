@@ -4,14 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from fractions import Fraction
 from functools import partial
 
 import numpy as np
 import pytest
-from families import FAMILIES, same_model, small
 from model_files import forge, parts
 from numpy.testing import assert_array_equal
+from tiny import FAMILIES, same_model, tiny
 
 import minivae
 from minivae import NADE, VAE, StorageError
@@ -42,7 +41,7 @@ MODELS = {  # settings of a VAE, or of the family that the name begins with
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "model.safetensors"
-    small().fit(X).save(path)
+    tiny().fit(X).save(path)
     return path
 
 
@@ -52,7 +51,7 @@ def saved(tmp_path):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_loaded_model_is_the_saved_one_and_trains_on_as_if_never_stored(name, tmp_path):
     family = name.split(",")[0]
-    make = partial(small, family if family in FAMILIES else "vae")
+    make = partial(tiny, family if family in FAMILIES else "vae")
     model = make(**MODELS[name]).fit(X)
     model.save(tmp_path / "model")
     loaded = minivae.load(tmp_path / "model")
@@ -87,15 +86,15 @@ def test_a_loaded_model_is_the_saved_one_and_trains_on_as_if_never_stored(name, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_file_says_what_training_without_a_break_would_have_said(family, tmp_path):
     """Stored and loaded after every epoch, the model ends where it ends without."""
-    model = small(family, epochs=1, optimizer="adam").fit(X)
+    model = tiny(family, epochs=1, optimizer="adam").fit(X)
     for _ in range(3):
         model.save(tmp_path / "model")
         model = minivae.load(tmp_path / "model").partial_fit(X)
-    same_model(model, small(family, epochs=4, optimizer="adam").fit(X))
+    same_model(model, tiny(family, epochs=4, optimizer="adam").fit(X))
 
 
 def test_a_file_is_loaded_by_its_own_family_or_by_any(saved, tmp_path):
-    small("nade").fit(X).save(tmp_path / "nade")
+    tiny("nade").fit(X).save(tmp_path / "nade")
     assert type(minivae.load(tmp_path / "nade")) is NADE and type(minivae.load(saved)) is VAE
     with pytest.raises(StorageError, match=r"it is a nade, not a vae: minivae\.load reads any"):
         VAE.load(tmp_path / "nade")
@@ -123,7 +122,7 @@ def test_another_process_can_encode_and_sample(saved):
 def test_names_of_columns_are_kept(tmp_path):
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pd.DataFrame(X, columns=["a", "b", "ü", "d d", ""])
-    model = small().fit(frame)
+    model = tiny().fit(frame)
     model.save(tmp_path / "model")
     loaded = VAE.load(tmp_path / "model")
     assert loaded.feature_names_in_.dtype == model.feature_names_in_.dtype == object
@@ -134,7 +133,7 @@ def test_names_of_columns_are_kept(tmp_path):
 
 
 def test_equal_models_make_equal_bytes(saved, tmp_path):
-    models = [VAE.load(saved), VAE.load(saved), small().fit(X)]
+    models = [VAE.load(saved), VAE.load(saved), tiny().fit(X)]
     assert "seconds" in models[2].history_  # the one thing that varies
     for index, model in enumerate(models):
         model.save(tmp_path / str(index))
@@ -163,13 +162,13 @@ def test_loading_needs_no_file_afterwards(saved):
 
 def test_constructing_and_training_write_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    small().fit(X).score(np.round(X))
+    tiny().fit(X).score(np.round(X))
     assert os.listdir(tmp_path) == []
 
 
 def test_a_path_can_be_text_and_what_is_there_is_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for model in (small().fit(X), small(latent_dim=3).fit(X)):
+    for model in (tiny().fit(X), tiny(latent_dim=3).fit(X)):
         model.save("file")
         same_model(VAE.load("file"), model)
     assert os.listdir(tmp_path) == ["file"]
@@ -223,8 +222,8 @@ def test_a_setting_that_no_file_can_hold_is_refused_by_its_name(saved):
     """Not "0-d array" or "could not convert", which would be the words of what meets it first."""
     whole = saved.read_bytes()
     for name, value in [
-        ("learning_rate", Fraction(1, 1000)), ("hidden_layer_sizes", np.array(4)),
-        ("latent_dim", "two"), ("beta", "much"),
+        ("hidden_layer_sizes", np.array(4)), ("latent_dim", "two"), ("beta", "much"),
+        ("learning_rate", 0), ("learning_rate", 1j), ("epochs", 2.5),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=name):
             VAE.load(saved).set_params(**{name: value}).save(saved)
@@ -234,7 +233,7 @@ def test_a_setting_that_no_file_can_hold_is_refused_by_its_name(saved):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_trained_to_its_last_step_is_loaded_and_trains_no_more(family, tmp_path):
     """A step's number is one word of a random number's counter: 2^32 steps and no more."""
-    model = small(family).fit(X)
+    model = tiny(family).fit(X)
     model.state_.steps = 2**32 - 2  # as after months
     for _ in range(2):
         with pytest.raises(RuntimeError, match="stopped after 4294967296 updates, in epoch 3"):

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from model_families import OTHER, X, bits, same_scores, small
+from families import OTHER, X, bits, same_scores, small
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 

@@ -6,7 +6,7 @@ plants the mistake of handing over the whole batch's.
 
 import numpy as np
 import pytest
-from model_families import bits
+from families import bits
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse, special, stats
 

@@ -1,6 +1,6 @@
 """Kills `minivae train` at random moments and has it go on, again and again.
 
-    python tests/killer.py FOLDER KILLS [SEED]
+    python tests/support/killer.py FOLDER FAMILY KILLS [SEED]
 
 Runs are forks of this process, so that they start at once. They look at the clock after every step
 and store themselves every time, so that many kills fall into a write. A run that comes to its end
@@ -18,11 +18,14 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from families import SMALL
+from shell import options_of
 
-from minivae import VAE, StorageError, checkpoints, cli, interrupts
-
-WORDS = """--hidden 6 --epochs 4 --batch-size 16 --likelihood gaussian --seed 3 --n-threads 2
-    --quiet --resume""".split()
+import minivae
+from minivae import StorageError, models
+from minivae.app import cli, pictures
+from minivae.engine import threads
+from minivae.training import checkpoints
 
 
 def start(words):
@@ -57,7 +60,7 @@ def unreadable(folder):
     for name, content in files(folder).items():
         try:
             if name.endswith(".safetensors"):
-                VAE.load(folder / name)
+                minivae.load(folder / name)
             elif name == "history.json":
                 json.loads(content)
             elif name.endswith(".png"):
@@ -66,20 +69,25 @@ def unreadable(folder):
             yield name
 
 
-def main(kills, seed):
-    checkpoints.SECONDS = checkpoints.SHARE = interrupts.CHUNK_SECONDS = 0.0
+def main(family, kills, seed):
+    if kills < 50:  # to draw takes longer than to train, and most of few kills would fall there
+        pictures.of = lambda *words: []
+    checkpoints.SECONDS = checkpoints.SHARE = threads.CHUNK_SECONDS = 0.0
     draw = random.Random(seed)
-    X = np.random.default_rng(seed).standard_normal((200, 5))
+    X = (np.random.default_rng(seed).random((200, 5)) > 0.6).astype("f4")
     np.save("data.npy", X)
-    VAE(likelihood="gaussian", hidden_layer_sizes=(6,), epochs=1, n_threads=2).fit(X).elbo(X)
+    model = models.find(family)(**SMALL[family], epochs=1, n_threads=2).fit(X)  # compiles
+    model.held_out_score(X)
+    words = ["train", "data.npy", *options_of(family, epochs=4, batch_size=16, n_threads=2)]
+    words += ["--seed", "3", "--quiet", "--resume", "--out"]
 
     expected, out, begin = Path("expected"), Path("run"), time.monotonic()
-    assert os.waitpid(start(["train", "data.npy", "--out", str(expected), *WORDS]), 0)[1] == 0
+    assert os.waitpid(start([*words, str(expected)]), 0)[1] == 0
     duration, whole = time.monotonic() - begin, files(expected)
     counts = dict(kills=0, complete=0, mismatches=0, unreadable=0, litter_after_start=0, failed=0)
     while counts["kills"] < kills or out.exists():
-        process = start(["train", "data.npy", "--out", str(out), *WORDS])
-        # Half of the kills fall into the training, the other half anywhere, the pictures included.
+        process = start([*words, str(out)])
+        # Half of the kills fall into the training, the other half anywhere, any pictures included.
         last = draw.choice([0.3, 1.1]) * duration if counts["kills"] < kills else np.inf
         moment = time.monotonic() + draw.uniform(0, last)
         while (code := ended(process)) is None and time.monotonic() < moment:
@@ -100,4 +108,4 @@ def main(kills, seed):
 
 if __name__ == "__main__":
     os.chdir(sys.argv[1])
-    main(int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+    main(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else 0)

@@ -1,48 +1,35 @@
 """What `test_bad_input.py` works with: a World of a fitted model and files, and the ways to give it
-input. A way prepares things in a World and returns the call that is to be refused; what is taken
-is a function of a World that returns what was found and what is right.
+input. A way prepares things in a World and returns the call that is to be refused.
 """
 
 import contextlib
 import io
 import os
 import pickle
-import subprocess
-import sys
 import threading
 from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import numba
 import numpy as np
 import pytest
-from numba.core import caching
 from safetensors.numpy import save_file
+from shell import options_of
+from tiny import reshaped, tiny
 
-from minivae import (
-    VAE,
-    backend,
-    checkpoints,
-    cli,
-    commands,
-    datasets,
-    interrupts,
-    runs,
-    storage,
-    training,
-)
-from minivae.kernels import native
+import minivae
+from minivae import datasets, models
+from minivae.app import cli, pictures, runs
+from minivae.engine import machine, threads
+from minivae.files import document, storage
+from minivae.training import loop
 
 RNG = np.random.default_rng(0)
 X = (RNG.integers(0, 257, (24, 5)) / 256).astype("f4")  # exact in every float dtype
 BITS = (X > 0.5).astype("f4")
 NORMAL = RNG.normal(size=(24, 5)).astype("f4")
 NAMES = list("abcde")
-
-
-def vae(**settings):
-    return VAE(**{**dict(hidden_layer_sizes=(4,), epochs=2, batch_size=8, device="reference",
-                         random_state=0), **settings})  # fmt: skip
 
 
 def learned(model):
@@ -54,12 +41,21 @@ def learned(model):
 class World:
     """What an entry works on: a fitted model, its file in a folder, a folder for other things."""
 
-    def __init__(self, tmp_path, monkeypatch):
-        self.patch, self.folder, self.scratch = monkeypatch, tmp_path / "kept", tmp_path / "scratch"
+    def __init__(self, family, tmp_path, monkeypatch):
+        self.family, self.patch = family, monkeypatch
+        self.folder, self.scratch = tmp_path / "kept", tmp_path / "scratch"
         self.folder.mkdir(parents=True)
         self.scratch.mkdir()
-        self.model, self.path = vae().fit(X), self.folder / "model.safetensors"
+        self.model, self.path = self.new().fit(X), self.folder / "model.safetensors"
         self.model.save(self.path)
+
+    def new(self, **settings):
+        """An estimator of the family, with those of the settings that it has."""
+        table = models.find(self.family).SETTINGS
+        return tiny(self.family, **{n: value for n, value in settings.items() if n in table})
+
+    def reshaped(self):
+        return self.model.set_params(**reshaped(self.family))
 
     def everything(self):
         """The model, and every file and link in the folder."""
@@ -71,21 +67,26 @@ class World:
 
 def values(model, X):
     """What a model has learned, and what it says of X."""
-    parameters = [view.ravel() for view in model.parameters_.values()]
-    return np.concatenate([*parameters, model.transform(X).ravel(), model.elbo(X)])
+    found = [view.ravel() for view in model.parameters_.values()]
+    found += [model.sample(3, random_state=0).ravel(), [model.loss_and_gradients(X)[0]]]
+    if hasattr(model, "transform"):
+        found += [model.transform(X).ravel(), model.elbo(X)]
+    return np.concatenate(found)
 
 
 # --- ways to give input ---------------------------------------------------------------------------
 
 
-def give(make, settings=None, names=("fit", "partial_fit", "transform", "X_valid")):
+def give(make, settings=None, names=("fit", "partial_fit", "use", "X_valid")):
     """As X to a fitted model, and as X_valid. make: the value, or what makes it in a World."""
 
     def way(name, w):
-        w.model.set_params(**settings or {}).fit(X)
+        w.model = w.new(**settings or {}).fit(X)
         value = make(w) if callable(make) else make
         if name == "X_valid":
             return partial(w.model.fit, X, X_valid=value)
+        if name == "use":
+            name = "transform" if hasattr(w.model, "transform") else "score_samples"
         return partial(getattr(w.model, name), value)
 
     return [partial(way, name) for name in names]
@@ -103,11 +104,20 @@ def no_gpu(ways):
         action = way(w)
 
         def act():
-            backend._cuda.cache_clear()
-            with mock.patch("minivae.backend._find", lambda *words: "there is no GPU"):
+            with mock.patch.object(machine, "_find", lambda *words: "there is no GPU"):
                 return action()
 
         return act
+
+    return [partial(without, way=way) for way in ways]
+
+
+def no_compiler(ways):
+    """As where NUMBA_DISABLE_JIT is set."""
+
+    def without(w, way):
+        w.patch.setattr(numba.config, "DISABLE_JIT", True)
+        return way(w)
 
     return [partial(without, way=way) for way in ways]
 
@@ -128,7 +138,7 @@ def load(damage):
     def way(w):
         path = w.folder / "file"
         path.write_bytes(damage(w))
-        return partial(VAE.load, path)
+        return partial(minivae.load, path)
 
     return [way]
 
@@ -146,7 +156,7 @@ def save_at(make):
 
 def data(name, content):
     """As the data that are to be trained on."""
-    return command(f"train {name} --out new", name, content)
+    return command(f"train {name} --model {{family}} --out new", name, content)
 
 
 class CommandError(Exception):
@@ -166,20 +176,24 @@ def run(*words):
         raise CommandError(f"{code} {err.getvalue()}")
 
 
-TINY = "--hidden 3 --epochs 1 --batch-size 8 --device reference --quiet".split()
+def train(w, *words):
+    """Words of `minivae train` for a small model of the World's family."""
+    tiny = options_of(w.family, epochs=1, batch_size=8, device="reference")
+    return ["train", *words, *tiny, "--quiet"]
 
 
 def command(words, name=None, content=b""):
     """As words of a command, and a file of that name and content."""
 
     def way(w):
-        w.patch.setattr(commands, "pictures", lambda *args: [])
+        w.patch.setattr(pictures, "of", lambda *args: [])
         w.patch.chdir(w.scratch)
         np.save("X.npy", X)
-        run("train", "X.npy", "--out", w.folder / "run", *TINY)
+        run(*train(w, "X.npy", "--out", w.folder / "run"))
         if name:
             Path(name).write_bytes(content)
-        return partial(run, *words.format(run=w.folder / "run").split(), *["--quiet"] * bool(words))
+        said = words.format(run=w.folder / "run", family=w.family).split()
+        return partial(run, *said, *["--quiet"] * ("train" in said))
 
     return [way]
 
@@ -221,22 +235,36 @@ def reordered_held_out(w):
 
 def diverges(w, X=NORMAL, learning_rate=1e20):
     """One batch an epoch: after m good batches the model is that of m epochs."""
+    if "likelihood" not in models.find(w.family).SETTINGS:  # logits: gradients are at most 1
+        X, learning_rate = BITS, 1e38
     settings = dict(optimizer="sgd", learning_rate=learning_rate, device="cpu", batch_size=24,
                     likelihood="gaussian", epochs=50)  # fmt: skip
-    model, twin = vae(**settings), vae(**settings)
+    model, twin = w.new(**settings), w.new(**settings)
     try:
         model.fit(X)
     finally:
         twin.loss_and_gradients(X)  # gives it its initial parameters
-        if m := model._state.steps:
+        if m := model.state_.steps:
             twin.set_params(epochs=m).fit(X)
-        np.testing.assert_array_equal(model._state.theta, twin._state.theta)
-        assert np.isfinite(model._state.theta).all()
+        np.testing.assert_array_equal(model.state_.theta, twin.state_.theta)
+        assert np.isfinite(model.state_.theta).all()
 
 
 def checkpoints_at(path, w):
     w.patch.chdir(w.folder)
     return partial(w.model.fit, X, checkpoints=path)
+
+
+def removed_folder(w):
+    """Go to a folder that is not there any more."""
+    (w.scratch / "removed").mkdir()
+    w.patch.chdir(w.scratch / "removed")
+    (w.scratch / "removed").rmdir()
+
+
+def at_the_last_step(w):
+    w.model.set_params(epochs=3).state_.steps = 2**32
+    return partial(w.model.resume, X)
 
 
 def full_disk(w):
@@ -267,10 +295,22 @@ def save_without_permission(w):
 
 
 def other_architecture(w):
-    facts = checkpoints.facts_of(w.model)
-    facts["settings"]["latent_dim"] = 3
-    storage.write(w.scratch / "other", w.model._state.arrays(), facts)
+    facts = document.facts_of(w.model)
+    facts["settings"] |= reshaped(w.family)
+    storage.write(w.scratch / "other", w.model.state_.arrays(w.model.layout_), facts)
     return (w.scratch / "other").read_bytes()
+
+
+def unknown_family(w):
+    facts = document.facts_of(w.model) | {"model": "rbn"}
+    storage.write(w.scratch / "other", w.model.state_.arrays(w.model.layout_), facts)
+    return (w.scratch / "other").read_bytes()
+
+
+def load_by_another_class(w):
+    other = next(name for name in models.MODELS if name != w.family)
+    (w.folder / "file").write_bytes(w.path.read_bytes())
+    return partial(models.find(other).load, w.folder / "file")
 
 
 def foreign(w):
@@ -286,12 +326,12 @@ def flipped(w):
 
 def load_pipe(w):
     os.mkfifo(w.folder / "pipe")
-    return partial(VAE.load, w.folder / "pipe")
+    return partial(minivae.load, w.folder / "pipe")
 
 
 def in_the_midst(w, do):
     """do(model) in another thread while the model is in its first epoch."""
-    model, alone, met, train_chunk = vae(), vae().fit(X), [], training.train_chunk
+    model, alone, met, train_chunk = w.new(), w.new().fit(X), [], loop.train_chunk
 
     def other():
         try:
@@ -300,24 +340,24 @@ def in_the_midst(w, do):
             met.append(error)
 
     def chunk(*args):
-        if threading.current_thread() is threading.main_thread() and model._state.steps == 2:
+        if threading.current_thread() is threading.main_thread() and model.state_.steps == 2:
             thread = threading.Thread(target=other)
             thread.start()
             thread.join()
         train_chunk(*args)
 
-    w.patch.setattr(interrupts, "CHUNK_SECONDS", 0.0)  # a look around after every step
-    w.patch.setattr(training, "train_chunk", chunk)
+    w.patch.setattr(threads, "CHUNK_SECONDS", 0.0)  # a look around after every step
+    w.patch.setattr(loop, "train_chunk", chunk)
     model.fit(X)
     np.testing.assert_array_equal(values(model, X), values(alone, X))
-    assert model._state.epochs == 2
+    assert model.state_.epochs == 2
     raise met[0] if met else AssertionError("both trained")
 
 
 def in_use(w):
     """`train` in a folder where another one is at work."""
     with runs.alone_in(w.folder / "run"):
-        run("train", "X.npy", "--out", w.folder / "run", "--overwrite", *TINY)
+        run(*train(w, "X.npy", "--out", w.folder / "run", "--overwrite"))
 
 
 def filled_meanwhile(w):
@@ -326,142 +366,12 @@ def filled_meanwhile(w):
 
     def slow(*args):
         w.patch.setattr(datasets, "load", read)
-        run("train", "X.npy", "--out", out, "--seed", 7, *TINY)
+        run(*train(w, "X.npy", "--out", out, "--seed", 7))
         left.update({path: path.read_bytes() for path in out.iterdir()})
         return read(*args)
 
     w.patch.setattr(datasets, "load", slow)
     try:
-        run("train", "X.npy", "--out", out, *TINY)
+        run(*train(w, "X.npy", "--out", out))
     finally:
         assert left == {path: path.read_bytes() for path in out.iterdir()}
-
-
-# --- what is taken --------------------------------------------------------------------------------
-
-
-def as_clean(make, clean, **settings):
-    """As X, what make gives is the array clean."""
-
-    def do(w):
-        value = make(w) if callable(make) else make
-        models = [vae(**settings).fit(value), vae(**settings).fit(clean)]
-        return values(models[0], value), values(models[1], clean)
-
-    return do
-
-
-def stays_finite(X, **settings):
-    def do(w):
-        model = vae(**settings).fit(X)
-        found = [*model.history_["loss"], *model.score_samples(np.round(X), 2), *values(model, X)]
-        return np.isfinite(found), np.ones(len(found), bool)
-
-    return do
-
-
-def same(function, **settings):
-    """What function(w) trains or finds is what a plain fit to X does."""
-    return lambda w: (values(function(w), X), values(vae(**settings).fit(X), X))
-
-
-def with_names_missing(w):
-    df = frame()(w)
-    with pytest.warns(UserWarning, match="does not have valid feature names"):
-        return w.model.transform(X), w.model.transform(df)
-
-
-def reshaped_after_fit(w):
-    before = w.model.transform(X)
-    return w.model.set_params(latent_dim=3, hidden_layer_sizes=(9, 9)).transform(X), before
-
-
-def saved_as_bytes(w):
-    w.model.save(os.fsencode(w.scratch / "model"))
-    return VAE.load(os.fsencode(w.scratch / "model"))
-
-
-def at_once(w):
-    """Two threads, each with an estimator of its own."""
-    models = [vae(device="cpu", n_threads=2, random_state=seed) for seed in (0, 1)]
-    threads = [threading.Thread(target=model.fit, args=(X,)) for model in models]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    alone = [vae(device="cpu", random_state=seed).fit(X) for seed in (0, 1)]
-    return tuple(np.stack([values(m, X) for m in pair]) for pair in (models, alone))
-
-
-START = """
-import os, numpy as np
-from pathlib import Path
-from unittest import mock
-from minivae import VAE
-X = np.eye(16, dtype="f4")
-def fit(seed=0):
-    return VAE(hidden_layer_sizes=(8,), n_threads=2, epochs=2, batch_size=8,
-               random_state=seed).fit(X)
-def bits(model):
-    return model._state.theta.tobytes()
-"""
-PRINT = "print(bits(fit()).hex())"
-FORK = """
-expected, child = bits(fit()), os.fork()
-if child == 0:
-    os._exit(bits(fit()) != expected)
-print(os.waitpid(child, 0)[1])
-"""
-WRITERS = """
-models, whole, children = [fit(0), fit(1)], [], []
-for model in models:
-    model.save("model")
-    whole.append(Path("model").read_bytes())
-for model in models:
-    children.append(os.fork())
-    if children[-1] == 0:
-        for _ in range(50):
-            model.save("model")
-        os._exit(0)
-while children:
-    assert Path("model").read_bytes() in whole and bits(VAE.load("model")) in map(bits, models)
-    children = [child for child in children if os.waitpid(child, os.WNOHANG)[0] == 0]
-print(os.listdir())
-"""
-
-
-def script(code, expected, **environment):
-    """What another process prints."""
-
-    def do(w):
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", START + code], cwd=w.scratch, timeout=50,
-            env={"PATH": "", **environment}, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.stderr == ""
-        return done.stdout.strip(), expected() if callable(expected) else expected
-
-    return do
-
-
-def trained_here():
-    eye = np.eye(16, dtype="f4")
-    settings = dict(hidden_layer_sizes=(8,), epochs=2, batch_size=8, random_state=0)
-    return VAE(**settings).fit(eye)._state.theta.tobytes().hex()
-
-
-def compiled_without(name, error):
-    """A function compiled where the cache raises this."""
-
-    def do(w):
-        def fail(*args, **kwargs):
-            raise error
-
-        scope = {}
-        exec(compile("def double(x): return 2 * x", __file__, "exec"), scope)
-        if name == "folder":
-            w.patch.setattr(caching.CompileResultCacheImpl, "_locator_classes", [])
-        compiled = native.compiled(scope["double"])
-        if name == "save":
-            w.patch.setattr(type(compiled._cache._cache_file), "save", fail)
-        return compiled(21), 42
-
-    return do

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from model_families import OTHER, X, bits, small
+from families import OTHER, X, bits, small
 
 import minivae
 from minivae import VAE
