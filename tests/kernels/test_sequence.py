@@ -5,9 +5,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from emulator import EMULATED
 from kernel_calls import bernoulli, check, draw, normals
+from kernel_checks import hosted_table
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special, stats
+
+from minivae.kernels.tables import reference
 
 D = 8
 EVERY_ROW = (np.arange(2**D)[:, None] >> np.arange(D)) & 1  # (2^D, D)
@@ -134,6 +138,15 @@ def test_draws_follow_their_uniforms(k, dtype):
     assert doubtful.mean() < 0.01
     assert ((x == (u < p)) | doubtful).all()
     assert 0.2 < x.mean() < 0.8
+
+
+@EMULATED
+def test_draws_do_not_depend_on_the_order_of_threads(devices):
+    given, u = weights(20, 300, "float32"), draw(reference, "uniform", (3, 20), np.float32)
+    first, *others = (sample(hosted_table(device), u, *given) for device in devices)
+    assert set(np.unique(first)) == {0, 1}
+    for other in others:
+        assert_array_equal(other, first)
 
 
 def test_draws_have_the_probabilities(k):

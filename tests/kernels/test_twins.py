@@ -13,7 +13,7 @@ import test_likelihoods
 import test_posterior
 import test_sequence
 from emulator import EMULATED
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_arguments import TWINS, arguments, compare, strided
 from kernel_checks import SHAPES, check_twin
@@ -55,8 +55,9 @@ def test_every_kernel_is_compared_here_or_in_the_file_of_its_subject():
 @pytest.mark.parametrize("name", TWINS)
 @pytest.mark.parametrize(
     ("dtype", "layout"),
-    [("float32", np.array), ("float32", strided), ("float64", np.asfortranarray)],
+    [("float32", np.array), ("float32", strided), ("float64", np.array)],
 )
+@settings(max_examples=30)
 @given(
     shape=st.tuples(st.integers(0, 17), st.integers(1, 33)),
     seed=st.integers(0, 2**32 - 1),
@@ -65,9 +66,18 @@ def test_every_kernel_is_compared_here_or_in_the_file_of_its_subject():
 def test_the_cpu_agrees_with_the_reference(name, dtype, layout, shape, seed, magnitude):
     if name in C_ORDER:
         layout = np.array
+    if layout is strided:  # a single row or column would be contiguous: other code to compile
+        shape = tuple(max(2, n) for n in shape)
     for k in (reference, cpu()):
         compare(name, getattr(k, name), dtype, layout,
                 arguments(dtype, *shape, seed, magnitude)[name])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["bias_activation", "activation_backward", "sum_rows"])
+def test_the_cpu_takes_arrays_by_columns(name):
+    for seed in range(10):
+        given = arguments("float64", 5, 9, seed)[name]
+        compare(name, getattr(cpu(), name), "float64", np.asfortranarray, given)
 
 
 def require_same_bits(devices, check, *how):
@@ -154,7 +164,7 @@ def twin(name, k):
 
 
 @pytest.mark.parametrize(
-    ("name", "bug", "test", "settings"),
+    ("name", "bug", "test", "how"),
     [
         ("sample_gaussian", half_std, test_posterior.test_std, ()),
         ("sample_gaussian_backward", dkl_times_std, test_posterior.test_gradients, ()),
@@ -170,6 +180,6 @@ def twin(name, k):
         ("threshold", remainder_forgotten, twin, ("threshold",)),
     ],
 )  # fmt: skip
-def test_planted_bug_is_noticed(name, bug, test, settings):
+def test_planted_bug_is_noticed(name, bug, test, how):
     with pytest.raises(AssertionError):
-        test(*settings, k=SimpleNamespace(**{**vars(reference), name: bug}))
+        test(*how, k=SimpleNamespace(**{**vars(reference), name: bug}))
