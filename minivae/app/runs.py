@@ -16,14 +16,8 @@ MODEL, HISTORY = "model.safetensors", "history.json"
 PICTURES = (
     "learning_curve.png reconstructions.png samples.png means.png manifold.png latent.png".split()
 )
-FILES = (MODEL, CHECKPOINT, BEST, HISTORY, *PICTURES)
-FACTS = (
-    "data",
-    "data_dir",
-    "test_fraction",
-    "image_shape",
-    "seed",
-)  # of the command, not the model
+FILES = (MODEL, CHECKPOINT, BEST, HISTORY, *PICTURES)  # docs/runs.md says what each is
+FACTS = ("data", "data_dir", "test_fraction", "image_shape", "seed")  # of the command
 FREE = ("out", "resume", "quiet", "n_threads", "epochs", "data_dir")  # may differ when going on
 
 
@@ -64,7 +58,7 @@ def remove_results(folder):
 
 
 def write_history(folder, facts, model=None, held_out_score=None):
-    """Write the facts of a run, and of a trained model what became of it."""
+    """Write the facts of a run, and of a trained model what became of it: see docs/runs.md."""
     if model:
         score = held_out_score if math.isfinite(held_out_score) else None
         facts = {**facts, "model": model.program.NAME, "history": document.plain(model.history_),

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minivae.cli import main
+from minivae.app.cli import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     shlex.split(line, comments=True)
@@ -60,6 +60,6 @@ def test_the_readme_trains_mnist(tmp_path, monkeypatch, data_dir):
 
 
 def test_files_that_the_readme_names_are_there():
-    root = Path(__file__).parents[1]
-    names = re.findall(r"(?:examples|benchmarks|kernels|minivae|docs)/[\w.-]+", README)
+    root = Path(__file__).parents[2]
+    names = re.findall(r"(?:examples|benchmarks|kernels|minivae|docs)/[\w/.-]*\w", README)
     assert {name for name in names if not (root / name).exists()} == set()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import minivae
 from minivae import datasets, models
 from minivae.app import cli, commands, options
 from minivae.engine import machine
+
+PAGE = Path(__file__).parents[2] / "docs" / "runs.md"
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,20 @@ def test_history_says_what_the_run_was(images, files):
         "score": "elbo",
         "held_out_score": vae.elbo(test, n_samples=10, random_state=0).mean(),
     }
+
+
+@pytest.mark.parametrize("run", ["images", "table"])
+def test_the_page_on_runs_names_what_is_there(run, request):
+    folder = request.getfixturevalue(run)
+    files, keys = (set(re.findall(r"^\| `([\w.]+)`", part, re.MULTILINE))
+                   for part in PAGE.read_text("utf-8").split("## history.json"))  # fmt: skip
+    assert files <= ALWAYS and ALWAYS - files == {"reconstructions.png", "samples.png"}
+    facts = json.loads((folder / "history.json").read_text())
+    assert keys == facts.keys()
+    model = minivae.load(folder / "model.safetensors")
+    names = {*model.program.TERMS, model.program.SCORE[0]}
+    expected = names | {f"valid_{name}" for name in names} | {"loss", "gradient_norm"}
+    assert facts["history"].keys() == expected == model.history_.keys() - {"seconds"}
 
 
 def test_train_does_what_the_estimator_does_with_the_same_settings(files, tmp_path, capsys):
