@@ -8,6 +8,7 @@ that looks into an array, allocates or copies while a step is captured.
 
 import ctypes
 import hashlib
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from minivae.kernels.support import launches
 
@@ -26,6 +28,9 @@ ZONE = 1024  # bytes on either side of an array
 POISON = 0xFF  # as bytes of a float: NaN
 CLEAN = (bytes([POISON]) * ZONE,) * 2
 GXX = shutil.which("g++")
+EMULATED = pytest.mark.skipif(
+    GXX is None or platform.system() != "Linux", reason="the emulated GPU needs Linux and g++"
+)
 FLAGS = """-std=c++17 -O1 -U_FORTIFY_SOURCE -fPIC -shared -Wl,-Bsymbolic -fno-gnu-unique
     -Wall -Wextra -Werror -Wno-unused-function -Wno-clobbered""".split()
 TYPES = {"int": "int", "i64": "long long", "u32": "unsigned", "double": "double"}
