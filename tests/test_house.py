@@ -25,8 +25,9 @@ FOLDERS = {
     "app": "matplotlib numpy scipy tqdm",
 }
 # Where native code is made, and nowhere else.
-NATIVE = {"cpu.py": "numba", "tables.py": "numba", "formulas.py": "numba", "gemm.py": "llvmlite numba",
-          "join.py": "numba", "native.py": "llvmlite numba", "device.py": "cuda cupy"}  # fmt: skip
+NATIVE = {"cpu.py": "numba", "tables.py": "numba", "formulas.py": "numba",
+          "gemm.py": "llvmlite numba", "join.py": "numba", "native.py": "llvmlite numba",
+          "device.py": "cuda cupy"}  # fmt: skip
 NAMELESS = ("engine", "training", "files", "app")  # where no family may be known by name
 
 
