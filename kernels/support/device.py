@@ -26,10 +26,16 @@ def find(index=0, matmul_precision="float32"):
         raise ValueError(
             f"matmul_precision must be one of {', '.join(PRECISIONS)}, got {matmul_precision!r}"
         )
+    with warnings.catch_warnings():
+        # What is deprecated, or a path that CuPy did not find, is no reason to say that a card does
+        # not work where warnings are errors: it is tried out below.
+        warnings.simplefilter("ignore")
+        return _find(index, matmul_precision)
+
+
+def _find(index, matmul_precision):
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of paths that CuPy did not find: we look ourselves
-            import cupy
+        import cupy
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             return (
@@ -84,7 +90,7 @@ class Card:
 
     @contextlib.contextmanager
     def _current(self):
-        with self.cupy.cuda.Device(self.index), self.stream:
+        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
             yield
 
     def empty(self, shape, dtype):
@@ -134,14 +140,25 @@ class Card:
             self.stream.begin_capture()
             try:
                 body()
-            finally:
-                graph = self.stream.end_capture()  # else the stream stays unusable
+            except BaseException:
+                self._drop_capture()
+                raise
+            graph = self.stream.end_capture()
 
         def replay():
             with self._current():
                 graph.launch(self.stream)
 
         return replay
+
+    def _drop_capture(self):
+        """End a capture that failed, else the stream stays unusable. CuPy's own end of it would
+        make a graph of what there is, and hide the error where even that fails."""
+        runtime = self.cupy.cuda.runtime
+        with contextlib.suppress(runtime.CUDARuntimeError):  # it may be invalid, and ended by this
+            graph = runtime.streamEndCapture(self.stream.ptr)
+            if graph:
+                runtime.graphDestroy(graph)
 
     def product(self, a, b, out):
         with self._current():

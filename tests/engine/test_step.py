@@ -315,11 +315,7 @@ def test_streams_of_random_numbers_are_all_different():
 
 @pytest.mark.parametrize("n", [1, 2, 1000])
 def test_the_order_of_rows_is_a_permutation_given_by_seed_and_epoch(n):
-    orders = {
-        (seed, epoch): shuffled(n, seed, epoch)
-        for seed in (0, 1, 2**62)
-        for epoch in (0, 1)
-    }
+    orders = {(seed, epoch): shuffled(n, seed, epoch) for seed in (0, 1, 2**62) for epoch in (0, 1)}
     for (seed, epoch), order in orders.items():
         assert sorted(order) == list(range(n))
         assert_array_equal(order, shuffled(n, seed, epoch))

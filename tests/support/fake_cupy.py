@@ -30,6 +30,8 @@ class OutOfMemoryError(MemoryError):
 class FakeArray:
     """A cupy.ndarray: what of it support/device.py and the step use, and nothing else."""
 
+    __cuda_array_interface__ = None
+
     def __init__(self, memory, gpu):
         self.memory = memory
         self.device = SimpleNamespace(id=gpu)
@@ -58,7 +60,8 @@ class FakeGPU:
 
     def __init__(self, count=1, limit=None, broken=None):
         self.count, self.emulator, self.broken = count, Emulator(2, limit=limit), broken
-        self.calls, self.current, self.streams = [], [], 0
+        self.invalid = False  # whether a capture turns out to be so at its end
+        self.calls, self.current, self.streams = [], [], {}  # streams by their address
 
     def submit(self, stream, work):
         """Run now, or when the graph runs that the stream is capturing."""
@@ -82,8 +85,8 @@ def fake_cupy(gpu):
     class Stream:
         def __init__(self, *, non_blocking):
             assert non_blocking
-            gpu.streams += 1
-            self.ptr, self.recorded = 1000 + gpu.streams, None
+            self.ptr, self.recorded = 1001 + len(gpu.streams), None
+            gpu.streams[self.ptr] = self
 
         def __enter__(self):
             gpu.current.append(self)
@@ -97,8 +100,7 @@ def fake_cupy(gpu):
             self.recorded = []
 
         def end_capture(self):
-            gpu.calls.append("end_capture")
-            recorded, self.recorded = self.recorded, None
+            recorded = end_capture(self.ptr)
 
             def launch(stream):
                 gpu.calls.append("launch")
@@ -161,6 +163,13 @@ def fake_cupy(gpu):
         assert (host.shape, host.dtype) == (array.shape, array.dtype)
         array.memory[...] = host
 
+    def end_capture(stream):
+        gpu.calls.append("end_capture")
+        recorded, gpu.streams[stream].recorded = gpu.streams[stream].recorded, None
+        if gpu.invalid:
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated")
+        return recorded
+
     def get_device_count():
         if gpu.broken:
             raise CUDARuntimeError(gpu.broken)
@@ -173,6 +182,8 @@ def fake_cupy(gpu):
     runtime = SimpleNamespace(
         getDeviceCount=get_device_count, runtimeGetVersion=lambda: 13000,
         memGetInfo=lambda: (gpu.emulator.free_memory(), 10**9),
+        streamEndCapture=end_capture, graphDestroy=lambda graph: gpu.calls.append("graphDestroy"),
+        CUDARuntimeError=CUDARuntimeError,
     )  # fmt: skip
     cupy.cuda = SimpleNamespace(Device=device, Stream=Stream, runtime=runtime)
     return cupy
