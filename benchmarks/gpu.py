@@ -151,16 +151,7 @@ def write(path, report):
 
 def checks(seconds):
     """None, or in lines what failed of `pytest -m gpu`."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-m",
-        "gpu",
-        "-q",
-        "-x",
-        str(HERE.parent / "tests/test_gpu.py"),
-    ]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-x"]
     try:
         done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True,
                               timeout=seconds)  # fmt: skip
@@ -176,9 +167,9 @@ def main():
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), metavar="WIDTHS:BATCH")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
-    from minivae.kernels import cuda
+    from minivae.kernels.support import device
 
-    card = cuda.find()
+    card = device.find()
     if isinstance(card, str):
         print(f"nothing to measure: {card}", file=sys.stderr)
         return 2

@@ -9,46 +9,30 @@ import sys
 import time
 
 import numpy as np
+import peer_worker
 from peer_worker import Problem
 
 STRETCHES, STRETCH_SECONDS = 5, 0.4
 SETTING = {"threads": 1, "graph": "loss"}
 
 
-class Minivae:
-    """The step as `training` replays it, by the crew of a GPU."""
+class Minivae(peer_worker.Minivae):
+    """The step as a device replays it; X is copied to the card once."""
 
-    granule = 1
-
-    def __init__(self, problem, precision, X, arrays):
-        from minivae import VAE, backend, evaluation, parameters, training
-
-        vae = VAE(problem.latent, learning_rate=problem.learning_rate, batch_size=problem.batch)
-        self.plan = parameters.plan_model(
-            problem.n_features, problem.hidden, problem.latent, "relu", problem.likelihood
-        )
-        self.problem, self.X, self.evaluation = problem, X, evaluation
-        self.machine = backend.machine("cuda", precision)
-        self.recipe = training.make_recipe(vae, 0)
-        self.state = training.State.new(self.plan, 0, "float32")
-        self.state.theta[:] = np.concatenate([array.ravel() for array in arrays])
-        self.order = lambda epoch: training.shuffled(self.machine.k, len(X), 0, epoch)
-        self.crew = self.machine.crew(self.plan, "float32")
+    def __init__(self, problem, precision, X, arrays, device="cuda"):
+        super().__init__(problem, {}, X, arrays, device=device, matmul_precision=precision)
+        self.on_card = self.trainer(X).__enter__()  # for as long as the process lives
 
     def train(self, steps):
-        while steps > 0:
-            rows = self.order(self.state.epochs)[: steps * self.problem.batch]
-            made = self.crew.run(self.recipe, self.state, self.X, rows)
-            self.state.epochs, self.state.steps = self.state.epochs + 1, self.state.steps + made
-            assert made == len(rows) // self.problem.batch, "a loss was not finite"
-            steps -= made
+        from minivae.training.order import shuffled
 
-    def loss_and_gradients(self, x, eps):
-        losses, gradient = self.evaluation.losses_and_gradient(
-            self.machine, self.plan, self.state.theta, x, eps, 1.0
-        )
-        ends = np.cumsum([array.size for array in self.problem.initial()])
-        return losses.mean(), np.split(gradient, ends[:-1])
+        state, batch = self.state, self.problem.batch
+        while steps > 0:
+            rows = shuffled(len(self.X), self.seed, state.epochs)[: steps * batch]
+            made = self.on_card.run(self.recipe(), state, self.X, rows)
+            state.epochs, state.steps = state.epochs + 1, state.steps + made
+            assert made == len(rows) // batch, "a loss was not finite"
+            steps -= made
 
 
 def torch_peer(form):
@@ -162,10 +146,11 @@ def answer(make, size, precision):
 
 def ceilings(precision, n=8192, n_bytes=2**30, rounds=10):
     """What the card does at best: a large product, and a large copy, which reads and writes."""
-    from minivae.kernels import cuda, launches
+    from minivae.kernels import tables
+    from minivae.kernels.support import device
 
-    card = cuda.find(0, precision)
-    k = launches.Table(card)
+    card = device.find(0, precision)
+    k = tables.on_device(card)
     a, b, out = (card.empty((n, n), np.float32) for _ in range(3))
     for array in (a, b):
         card.upload(np.random.default_rng(0).standard_normal((n, n), np.float32), array)

@@ -133,30 +133,41 @@ class Problem(NamedTuple):
 
 
 class Minivae:
-    """The estimator's own training loop, `training.train`, called as `VAE.fit` calls it."""
+    """The estimator's own training loop, called as `VAE.fit` calls it."""
 
-    granule = 1  # train() takes any number of steps
+    granule = 1  # the loop takes any number of steps
 
-    def __init__(self, problem, setting, X, arrays):
+    def __init__(self, problem, setting, X, arrays, **device):
         import minivae
-        from minivae import backend, evaluation, parameters, training
+        from minivae.engine.machine import machine
+        from minivae.engine.threads import count_threads
 
-        vae = minivae.VAE(
+        self.vae = vae = minivae.VAE(
             problem.latent,
             hidden_layer_sizes=problem.hidden,
             likelihood=problem.likelihood,
             optimizer=problem.optimizer,
             learning_rate=problem.learning_rate,
             batch_size=problem.batch,
+            **device,
         )
-        plan = parameters.plan_model(
-            problem.n_features, problem.hidden, problem.latent, "relu", problem.likelihood
-        )
-        self.problem, self.X, self.training, self.evaluation = problem, X, training, evaluation
-        self.machine, self.recipe = backend.machine("cpu"), training.make_recipe(vae, 0)
-        self.state = training.State.new(plan, 0, "float32")
+        self.problem, self.X = problem, X
+        self.seed, self.layout, self.state = vae.new_state(problem.n_features, seed=0)
         self.state.theta[:] = np.concatenate([array.ravel() for array in arrays])
-        self.threads = training.count_threads(None, plan, problem.batch)
+        vae.become(self.seed, self.layout, self.state)
+        self.machine = machine(vae.program, vae.device, vae.matmul_precision)
+        self.weights = loss_weights(vae.program, self.layout)
+        self.threads = count_threads(None, self.layout.n_parameters, problem.batch)
+
+    def recipe(self):
+        from minivae.training.loop import make_recipe
+
+        return make_recipe(self.vae, self.seed, self.problem.learning_rate, None)
+
+    def trainer(self, X):
+        """Who trains on X, with new room for gradient and workspace."""
+        m = self.machine
+        return m.trainer(m, self.layout, self.weights, self.recipe(), self.state, X, None)
 
     def train(self, steps):
         epochs, rest = divmod(steps, self.problem.steps_per_epoch)
@@ -165,18 +176,29 @@ class Minivae:
             self._epochs(self.X[: rest * self.problem.batch], 1)
 
     def _epochs(self, X, epochs):
-        crew = self.training.make_crew(self.machine, self.recipe, self.state, X, None)
-        self.training.train(
-            self.machine, self.recipe, self.state, X, None, self.state.epochs + epochs, crew,
-            show=False,
-        )  # fmt: skip
+        from minivae.engine.state import Record
+        from minivae.training.loop import Run, train
+
+        rates = [(1, self.problem.learning_rate)]
+        run = Run(
+            self.machine, self.layout, self.weights, self.recipe(), rates, self.state, Record()
+        )
+        train(run, X, None, self.state.epochs + epochs, self.trainer(X), show=False)
 
     def loss_and_gradients(self, x, eps):
-        losses, gradient = self.evaluation.losses_and_gradient(
-            self.machine, self.state.plan, self.state.theta, x, eps, 1.0
-        )
-        ends = np.cumsum([array.size for array in self.problem.initial()])
-        return losses.mean(), np.split(gradient, ends[:-1])
+        """Both heads of the encoder as one layer, as `Problem.names` has them."""
+        loss, of = self.vae.loss_and_gradients(x, eps)
+        gradients = []
+        for name in self.problem.names():
+            mu, bar, logvar = name.partition("mu|logvar")
+            heads = [of[f"{mu}{head}{logvar}"] for head in bar.split("|")]
+            gradients.append(np.concatenate(heads, axis=-1))
+        return loss, gradients
+
+
+def loss_weights(program, layout):
+    """(n_terms,) of the loss, in the order of the layout."""
+    return np.array([program.weights()[name] for name in layout.terms])
 
 
 class Floor:
@@ -185,60 +207,51 @@ class Floor:
     granule = 1
 
     def __init__(self, problem, setting, X, arrays):
-        from minivae import backend, parameters, training
+        from minivae.engine.threads import make_task
 
-        plan = parameters.plan_model(
-            problem.n_features, problem.hidden, problem.latent, "relu", problem.likelihood
-        )
-        rng = np.random.default_rng(0)
-        self.plan, self.B = plan, problem.batch
-        self.threads = training.count_threads(None, plan, problem.batch)
-        self.theta = np.concatenate([array.ravel() for array in arrays])
-        self.gradient = np.zeros(plan.n_parameters, np.float32)
-        self.work = parameters.make_workspace(plan, problem.batch, "float32")
-        for array in (self.work.outputs, self.work.deltas):
-            array[...] = rng.standard_normal(array.shape)
-        self.products = compile_products(backend.machine("cpu"))
+        minivae = Minivae(problem, setting, X, arrays)
+        state, batch, self.threads = minivae.state, problem.batch, minivae.threads
+        self.task = make_task(minivae.layout, minivae.weights, minivae.recipe(), X[:0], state.theta,
+                              state.moments, batch, self.threads)  # fmt: skip
+        work = self.task.work
+        work[:] = np.random.default_rng(0).standard_normal(work.size)
+        self.products = compile_products(minivae.machine)
 
     def train(self, steps):
         with ThreadPoolExecutor(self.threads) as pool:
-            jobs = [
-                pool.submit(self.products, self.plan, self.theta, self.work, self.gradient, self.B,
-                            steps, worker, self.threads)
-                for worker in range(self.threads)
-            ]  # fmt: skip
+            jobs = [pool.submit(self.products, self.task, steps, worker)
+                    for worker in range(self.threads)]  # fmt: skip
         for job in jobs:
             job.result()
 
 
 def compile_products(machine):
-    """All matrix products of `objective.train`, on the same parts of the same matrices."""
+    """All matrix products of a step, on the same parts of the same matrices: engine/net.py."""
     import numba
 
-    matmul, weight, share, Shard = machine.k.matmul, machine.weight, machine.share, machine.Shard
-    output, source = machine.output, machine.source
+    matmul, net, Shard = machine.k.matmul, machine.program.net, machine.task.Shard
+    share, weight, read, written = machine.task.share, net.weight, net.read, net.written
 
     @numba.njit(nogil=True)
-    def products(plan, theta, work, gradient, B, steps, worker, workers):
-        first, last = share(B, worker, workers)
+    def products(task, steps, worker):
+        B, work = task.recipe.batch_size, task.work
+        first, last = share(B, worker, task.workers)
         shard, batch = Shard(B, first, last), Shard(B, 0, B)
         for _ in range(steps):
-            for layer in range(plan.weight.size):
-                h, y = (
-                    source(plan, layer, work.outputs, shard),
-                    output(plan, layer, work.outputs, shard),
-                )
-                matmul(h, weight(plan, layer, theta), y)
-            for layer in range(plan.weight.size - 1, 0, -1):
-                dy = output(plan, layer, work.deltas, shard)
-                matmul(dy, weight(plan, layer, theta).T, source(plan, layer, work.deltas, shard))
-            for layer in range(plan.weight.size):
-                h, dy = (
-                    source(plan, layer, work.outputs, batch),
-                    output(plan, layer, work.deltas, batch),
-                )
-                begin, end = share(plan.fan_in[layer], worker, workers)
-                matmul(h[:, begin:end].T, dy, weight(plan, layer, gradient)[begin:end])
+            for index in range(task.layers.size):
+                layer = task.layers[index]
+                h, y = read(work, layer.h, layer, shard), written(work, layer.y, layer, shard)
+                matmul(h, weight(layer, task.theta), y)
+            for index in range(task.layers.size - 1, -1, -1):
+                layer = task.layers[index]
+                if layer.dh >= 0:
+                    da = written(work, layer.dy, layer, shard)
+                    matmul(da, weight(layer, task.theta).T, read(work, layer.dh, layer, shard))
+            for index in range(task.layers.size):
+                layer = task.layers[index]
+                h, da = read(work, layer.h, layer, batch), written(work, layer.dy, layer, batch)
+                begin, end = share(layer.fan_in, worker, task.workers)
+                matmul(h[:, begin:end].T, da, weight(layer, task.gradient)[begin:end])
 
     return products
 

@@ -53,6 +53,11 @@ Eager(problem, {"threads": 1}, X, problem.initial()).train(-(-len(X) // 32))
 """
 
 
+def is_installed(package):
+    """Whether a package can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
 # --- one size, one optimiser --------------------------------------------------------------------
 
 
@@ -62,7 +67,7 @@ def measure(size, optimizer, options, busy_rounds):
     entries, finalists = {}, {}
     with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         for peer in options.peers:
-            if importlib.util.find_spec(PEERS[peer]) is None:
+            if not is_installed(PEERS[peer]):
                 entries[peer] = {"missing": "not installed"}
                 continue
             workers, trials = start(peer, size, optimizer, options.quick, Path(folder), stack)
@@ -221,7 +226,7 @@ def fresh_processes(rounds):
 
         times = {"minivae, empty JIT cache": [seconds(MINIVAE_EPOCH)]}
         scripts = {"minivae, warm JIT cache": MINIVAE_EPOCH}
-        if importlib.util.find_spec("torch"):
+        if is_installed("torch"):
             scripts["torch eager"] = TORCH_EPOCH
             seconds(TORCH_EPOCH)  # its files, too, are now in memory
         for _ in range(rounds):
@@ -285,7 +290,7 @@ def print_result(result):
 
 def print_verdicts(results):
     """One line a size and optimiser: minivae against its best peer."""
-    print("\nminivae against the best peer (above 1: minivae is faster)")
+    lines = []
     for result in results:
         rivals = {
             peer: entry["finals"][0]["ratio"]
@@ -295,7 +300,9 @@ def print_verdicts(results):
         if rivals:
             best = min(rivals, key=lambda peer: rivals[peer]["median"])
             name = f"{result['size']}, {result['optimizer']}"
-            print(f"{name:30} {interval(rivals[best], 2):22} {best}")
+            lines.append(f"{name:30} {interval(rivals[best], 2):22} {best}")
+    if lines:
+        print("\nminivae against the best peer (above 1: minivae is faster)", *lines, sep="\n")
 
 
 def draw(results, path):
@@ -374,6 +381,11 @@ def main():
     facts = report["machine"]
     print(f"{facts['cpu']}, {facts['cores']} cores, {facts['system']}, {facts['date']}")
     print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
+    missing = {package for package in PEERS.values() if not is_installed(package)}
+    if missing:
+        peers = ", ".join(peer for peer, package in PEERS.items() if package in missing)
+        print(f"not installed: {', '.join(sorted(missing))}, so there is no {peers}; "
+              "pip install -e '.[bench]' brings them", file=sys.stderr)  # fmt: skip
     report["results"] = results = []
     for size in options.sizes:
         for optimizer in options.optimizers:

@@ -35,6 +35,7 @@ print(f"test ELBO {vae.elbo(frey.test, n_samples=10).mean():.1f} nats per frame"
 
 manifold = plots.manifold(vae.inverse_transform, frey.image_shape, n=15)
 manifold.savefig(arguments.out / "manifold.png")
-faces = plots.reconstructions(frey.test[:20], vae.reconstruct(frey.test[:20]), frey.image_shape)
+frames = frey.test[plots.spread(len(frey.test), 20)]  # neighbours in the video look alike
+faces = plots.reconstructions(frames, vae.reconstruct(frames), frey.image_shape)
 faces.savefig(arguments.out / "reconstructions.png")
 print(f"pictures are in {arguments.out}/")

@@ -29,13 +29,14 @@ elbo = vae.elbo(mnist.test, n_samples=10)  # one value per image
 print(f"test ELBO {elbo.mean():.2f} +- {elbo.std() / len(elbo) ** 0.5:.2f} nats per image")
 
 vae.save(arguments.out / "model.safetensors")
+images = mnist.test[plots.spread(len(mnist.test), 30)]
 prior = np.random.default_rng(0).standard_normal((100, 20))
 for name, figure in {
     "learning_curve": plots.learning_curve(vae.history_),
-    "reconstructions": plots.reconstructions(
-        mnist.test[:20], vae.reconstruct(mnist.test[:20]), mnist.image_shape
+    "reconstructions": plots.reconstructions(images, vae.reconstruct(images), mnist.image_shape),
+    "samples": plots.samples(
+        vae.inverse_transform(prior), mnist.image_shape, title="means of p(x|z), z from N(0, I)"
     ),
-    "samples": plots.samples(vae.inverse_transform(prior), mnist.image_shape),
 }.items():
     figure.savefig(arguments.out / f"{name}.png")
 print(f"model and pictures are in {arguments.out}/")

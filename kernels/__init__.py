@@ -1,7 +1,8 @@
 """The kernel table: everything that a training step computes, one small function each.
 
-`reference.py` is the specification (NumPy, with every derivation), `cpu.py` the Numba twins with
-the same names, arguments and side effects. Rules that hold for all of them:
+By subject: SUBJECT/reference.py is the specification (NumPy, with every derivation), beside it lie
+its twins, with the same names, arguments and side effects: cpu.py (Numba), and cuda.cu with the
+launches of its kernels in cuda.py. `tables.py` collects them. Rules that hold for all of them:
 
 * Results are written into arrays that the caller gives; gradients are written whole, not added.
 * Letters: B batch rows, D data, Z latents, P parameters. `d` + name is a gradient.

@@ -1,32 +1,24 @@
-"""The same checks as test_cuda.py and test_replay.py, on a card: pytest -m gpu."""
+"""The same checks as test_replay.py, on a card: pytest -m gpu. Kernels: kernels/test_on_card.py."""
 
 import numpy as np
 import pytest
 from device_checks import (
-    SHAPES,
-    TWINS,
-    check_all_finite,
     check_evaluation,
     check_failure,
     check_gradients,
-    check_random,
     check_training,
-    check_twin,
-    check_views,
     problem,
-    put,
     train_on,
 )
 from numpy.testing import assert_allclose, assert_array_equal
 
 from minivae import VAE, backend, kernels
-from minivae.kernels import cuda, reference
-from minivae.kernels.launches import Table
+from minivae.kernels.support import device as cuda
+from minivae.kernels.tables import reference
 from minivae.parameters import plan_model
 from minivae.training import Crew, State, make_recipe, shuffled
 
 pytestmark = pytest.mark.gpu
-DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 @pytest.fixture(scope="module")
@@ -36,44 +28,6 @@ def card():
     if isinstance(found, str):
         pytest.skip(found)
     return found
-
-
-@pytest.mark.parametrize("name", TWINS)
-@DTYPES
-def test_twin_agrees_with_the_reference(name, dtype, card):
-    for seed, shape in enumerate(SHAPES):
-        first = check_twin(card, name, dtype, shape, seed)
-        for one, two in zip(first, check_twin(card, name, dtype, shape, seed), strict=True):
-            assert_array_equal(one, two)
-        for magnitude in (1e-3, 30.0, 1e3):
-            check_twin(card, name, dtype, shape, 100 + seed, magnitude)
-
-
-@pytest.mark.parametrize("own", [False, True], ids=["cuBLAS", "cuda.cu"])
-@DTYPES
-def test_products_of_views(own, dtype, card, monkeypatch):
-    if own:
-        monkeypatch.setattr(card, "product", None)
-    check_views(card, dtype)
-    check_twin(card, "matmul", dtype, (130, 300), 0)
-
-
-def test_tf32_keeps_ten_bits():
-    card = cuda.find(0, "tf32")
-    if isinstance(card, str):
-        pytest.skip(card)
-    a, b = np.random.default_rng(0).standard_normal((2, 256, 256)).astype(np.float32)
-    out = card.empty((256, 256), np.float32)
-    Table(card).matmul(put(card, a), put(card, b), out)
-    exact = a.astype(np.float64) @ b
-    error = np.linalg.norm(card.download(out) - exact) / np.linalg.norm(exact)
-    assert error < 1e-3  # 2^-11 per factor, a third of it on average, from both
-
-
-@DTYPES
-def test_random_numbers_and_finiteness(dtype, card):
-    check_random(card, dtype)
-    check_all_finite(card, dtype)
 
 
 @pytest.mark.parametrize("optimizer", kernels.OPTIMIZERS)

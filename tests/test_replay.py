@@ -23,7 +23,7 @@ from emulator import GXX, Emulator
 from numpy.testing import assert_array_equal
 
 from minivae import backend, kernels
-from minivae.kernels import launches, reference
+from minivae.kernels import launches
 from minivae.training import shuffled
 
 pytestmark = pytest.mark.skipif(
@@ -41,7 +41,7 @@ def device():
 def crew(device):
     """(crew, recipe, state, X, order) of a small model, about to be trained in float64."""
     X, plan, recipe = problem(14)
-    order = shuffled(reference, 14, 3, 0)
+    order = shuffled(14, 3, 0)
     with backend.on_device(device).crew(plan, "float64") as crew:
         yield crew, recipe, new_state(plan), X, order
 

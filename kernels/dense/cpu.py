@@ -10,8 +10,8 @@ from ..support.native import compiled
 def matmul(a, b, out):
     (m, n), depth, size = out.shape, a.shape[1], out.itemsize
     assert a.shape[0] == m and b.shape[0] == depth and b.shape[1] == n
-    for down, right in (a.strides, b.strides, out.strides):
-        assert (down | right) % size == 0
+    for row_stride, column_stride in (a.strides, b.strides, out.strides):
+        assert (row_stride | column_stride) % size == 0
     multiply(a, b, out)
 
 

@@ -31,13 +31,13 @@ def bernoulli_nll(logits, x, observed, scale, nll, dlogits):
                 for j in range(row.size):
                     entry = softplus(row[j]) - target[j] * row[j]
                     total += entry if known[j] != zero else zero
-            else:
+            else:  # two loops: one with all four arrays would be no vector code
                 drow = dlogits[i]
                 for j in range(row.size):
-                    logit = row[j]
-                    entry = softplus(logit) - target[j] * logit
-                    slope = factor * (sigmoid(logit) - target[j])
+                    entry = softplus(row[j]) - target[j] * row[j]
                     total += entry if known[j] != zero else zero
+                for j in range(row.size):
+                    slope = factor * (sigmoid(row[j]) - target[j])
                     drow[j] = slope if known[j] != zero else zero
         nll[i] = total
 

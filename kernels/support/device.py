@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 
 from .. import PRECISIONS
-from .launches import BLOCK, SOURCE, Table, definitions
+from .launches import BLOCK, definitions, launch, source, unit
 
 WORKSPACE_BYTES = 2**25  # of cuBLAS: as NVIDIA advises for Hopper, and enough for older cards
 KNOWN_ANSWER = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Philox, all arguments 0
@@ -26,10 +26,16 @@ def find(index=0, matmul_precision="float32"):
         raise ValueError(
             f"matmul_precision must be one of {', '.join(PRECISIONS)}, got {matmul_precision!r}"
         )
+    with warnings.catch_warnings():
+        # What is deprecated, or a path that CuPy did not find, is no reason to say that a card does
+        # not work where warnings are errors: it is tried out below.
+        warnings.simplefilter("ignore")
+        return _find(index, matmul_precision)
+
+
+def _find(index, matmul_precision):
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of paths that CuPy did not find: we look ourselves
-            import cupy
+        import cupy
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             return (
@@ -58,15 +64,11 @@ def _line(error):
 
 def _try_out(card):
     """Raise unless the compiler, a kernel, cuBLAS and copies do what they should."""
-    table = Table(card)
-    words, a, out = (
-        card.empty((1, 4), np.uint32),
-        card.empty((1, 2), "f4"),
-        card.empty((2, 2), "f4"),
-    )
-    table.random_words(0, 0, 0, 0, words)
+    words, a = card.empty((1, 4), np.uint32), card.empty((1, 2), "f4")
+    out = card.empty((2, 2), "f4")
+    launch(card, None, "random_words", (1, 1), 0, 0, 0, None, 0, 0, words, 4)
     card.upload(np.array([[2, 3]], np.float32), a)
-    table.matmul(a.T, a, out)
+    card.product(a.T, a, out)
     if card.download(words).tolist() != [KNOWN_ANSWER]:
         raise RuntimeError("a kernel gave wrong random numbers")
     if card.download(out).tolist() != [[4, 6], [6, 9]]:
@@ -77,7 +79,7 @@ class Card:
     """The GPU with this number. All of its work goes through one stream, in order."""
 
     def __init__(self, cupy, index, matmul_precision):
-        self.cupy, self.index, self.kernels = cupy, index, {}
+        self.cupy, self.index, self.units = cupy, index, {}
         self.lock = threading.RLock()
         with cupy.cuda.Device(index):
             self.stream = cupy.cuda.Stream(non_blocking=True)  # the default one cannot be captured
@@ -88,7 +90,7 @@ class Card:
 
     @contextlib.contextmanager
     def _current(self):
-        with self.cupy.cuda.Device(self.index), self.stream:
+        with self.lock, self.cupy.cuda.Device(self.index), self.stream:
             yield
 
     def empty(self, shape, dtype):
@@ -124,27 +126,39 @@ class Card:
         return array.data.ptr
 
     def launch(self, dtype, kernel, grid, values):
-        if dtype not in self.kernels:
-            options = [f"-D{name}={value}" for name, value in definitions(dtype).items()]
-            module = self.cupy.RawModule(code=SOURCE.read_text(encoding="utf-8"),
-                                         options=("-std=c++14", *options))  # fmt: skip
-            self.kernels[dtype] = functools.cache(module.get_function)
+        key = unit(self.units, dtype, kernel)
+        if key not in self.units:
+            subject, dtype = key
+            options = tuple(f"-D{name}={value}" for name, value in definitions(dtype).items())
+            module = self.cupy.RawModule(code=source(subject), options=options)
+            self.units[key] = functools.cache(module.get_function)
         with self._current():
-            self.kernels[dtype](kernel)(tuple(grid), (BLOCK,), tuple(values))
+            self.units[key](kernel)(tuple(grid), (BLOCK,), tuple(values))
 
     def capture(self, body):
         with self._current():
             self.stream.begin_capture()
             try:
                 body()
-            finally:
-                graph = self.stream.end_capture()  # else the stream stays unusable
+            except BaseException:
+                self._drop_capture()
+                raise
+            graph = self.stream.end_capture()
 
         def replay():
             with self._current():
                 graph.launch(self.stream)
 
         return replay
+
+    def _drop_capture(self):
+        """End a capture that failed, else the stream stays unusable. CuPy's own end of it would
+        make a graph of what there is, and hide the error where even that fails."""
+        runtime = self.cupy.cuda.runtime
+        with contextlib.suppress(runtime.CUDARuntimeError):  # it may be invalid, and ended by this
+            graph = runtime.streamEndCapture(self.stream.ptr)
+            if graph:
+                runtime.graphDestroy(graph)
 
     def product(self, a, b, out):
         with self._current():
@@ -219,9 +233,9 @@ class Blas:
 def _form(matrix, dtype):
     """(operation, leading dimension) by which cuBLAS reads a matrix."""
     _, (n, m), strides = matrix
-    down, right = (stride // dtype.itemsize for stride in strides)
-    if right == 1 or m == 1:
-        return NORMAL, max(down, m)
-    if down == 1 or n == 1:
-        return TRANSPOSED, max(right, n)
+    row_stride, column_stride = (stride // dtype.itemsize for stride in strides)
+    if column_stride == 1 or m == 1:
+        return NORMAL, max(row_stride, m)
+    if row_stride == 1 or n == 1:
+        return TRANSPOSED, max(column_stride, n)
     raise ValueError(f"a matrix has strides {strides}, expected adjacent rows or columns")

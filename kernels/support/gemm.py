@@ -7,6 +7,8 @@ of `b` (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multipli
 
 Every entry is one chain of multiply-adds in the order of k. So it depends neither on its place nor
 on how rows and columns were shared among threads: the same input gives the same bits.
+
+rs_x and cs_x are the row and the column stride of the matrix x, in entries.
 """
 
 import platform
@@ -18,7 +20,7 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from .native import external, jit
+from .native import compiled, jit
 
 _features = llvmlite.binding.get_host_cpu_features()
 _avx512 = _features.get("avx512f", False)
@@ -86,16 +88,16 @@ def _scratch(typingctx, pointer):
 
 
 def _tile(n_vectors):
-    """tile(depth, last, a, down_a, right_a, b, down_b, out, down_out, add, soon): out = a b, or
+    """tile(depth, last, a, rs_a, cs_a, b, rs_b, out, rs_out, add, ahead): out = a b, or
     out += a b if add.
 
-    a (ROWS, depth), b (depth, n_vectors vectors), out (ROWS, n_vectors vectors). `down` and `right`
-    are distances to the next row and column. Rows of a and out beyond `last` are that row again.
-    soon: the first of `depth` numbers, down_b apart, to fetch into the cache meanwhile.
+    a (ROWS, depth), b (depth, n_vectors vectors), out (ROWS, n_vectors vectors). Rows of a and out
+    beyond `last` are that row again.
+    ahead: the first of `depth` numbers, rs_b apart, to fetch into the cache meanwhile.
     """
 
     def codegen(context, builder, signature, args):
-        depth, last, a, down_a, right_a, b, down_b, out, down_out, add, soon = args
+        depth, last, a, rs_a, cs_a, b, rs_b, out, rs_out, add, ahead = args
         vector = _vector(context, signature.args[2])
         lanes, module = vector.count, builder.module
 
@@ -116,8 +118,8 @@ def _tile(n_vectors):
 
         rows = [builder.select(builder.icmp_signed("<", whole(i), last), whole(i), last)
                 for i in range(ROWS)]  # fmt: skip
-        rows_a = [builder.gep(a, [builder.mul(i, down_a)]) for i in rows]
-        rows_out = [builder.gep(out, [builder.mul(i, down_out)]) for i in rows]
+        rows_a = [builder.gep(a, [builder.mul(i, rs_a)]) for i in rows]
+        rows_out = [builder.gep(out, [builder.mul(i, rs_out)]) for i in rows]
         places = [whole(v * lanes) for v in range(n_vectors)]
         zero = ir.Constant(vector, None)
         sums = [[cgutils.alloca_once_value(builder, zero) for _ in places] for _ in rows]
@@ -126,13 +128,13 @@ def _tile(n_vectors):
                 for place, total in zip(places, row_sums, strict=True):
                     builder.store(_read(builder, row, place, vector), total)
         with cgutils.for_range(builder, depth) as loop:
-            down, right = builder.mul(loop.index, down_b), builder.mul(loop.index, right_a)
-            line = builder.bitcast(builder.gep(soon, [down]), cgutils.voidptr_t)
+            row, column = builder.mul(loop.index, rs_b), builder.mul(loop.index, cs_a)
+            line = builder.bitcast(builder.gep(ahead, [row]), cgutils.voidptr_t)
             builder.call(prefetch, [line, *for_reading_into_l2_data])
-            row_b = builder.gep(b, [down])
+            row_b = builder.gep(b, [row])
             vectors = [_read(builder, row_b, place, vector) for place in places]
-            for row, row_sums in zip(rows_a, sums, strict=True):
-                x = in_all_lanes(builder.load(builder.gep(row, [right])))
+            for row_a, row_sums in zip(rows_a, sums, strict=True):
+                x = in_all_lanes(builder.load(builder.gep(row_a, [column])))
                 for y, total in zip(vectors, row_sums, strict=True):
                     builder.store(builder.call(multiply_add, [x, y, builder.load(total)]), total)
         for row, row_sums in zip(rows_out, sums, strict=True):
@@ -141,7 +143,7 @@ def _tile(n_vectors):
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typingctx, depth, last, a, down_a, right_a, b, down_b, out, down_out, add, soon):
+    def tile(typingctx, depth, last, a, rs_a, cs_a, b, rs_b, out, rs_out, add, ahead):
         return types.void(_n, _n, a, _n, _n, a, _n, a, _n, types.boolean, a), codegen
 
     return tile
@@ -151,15 +153,15 @@ _tile1, _tile2, _tile3 = _tile(1), _tile(2), _tile(3)
 
 
 @intrinsic
-def _transpose(typingctx, source, down_source, target, down_target):
+def _transpose(typingctx, source, rs_source, target, rs_target):
     """target = source^T for one square of as many rows and columns as a vector has entries."""
 
     def codegen(context, builder, signature, args):
-        source, down_source, target, down_target = args
+        source, rs_source, target, rs_target = args
         vector = _vector(context, signature.args[0])
         n = vector.count
         numbers = [context.get_constant(_n, i) for i in range(n)]
-        rows = [_read(builder, source, builder.mul(i, down_source), vector) for i in numbers]
+        rows = [_read(builder, source, builder.mul(i, rs_source), vector) for i in numbers]
         # Rows i and i + n/2 are riffled like two halves of a pack of cards. After log2(n) times,
         # what was a row is a column.
         riffled = [card for i in range(n) for card in (i, n + i)]
@@ -168,7 +170,7 @@ def _transpose(typingctx, source, down_source, target, down_target):
             rows = [builder.shuffle_vector(rows[i], rows[i + n // 2], half)
                     for i in range(n // 2) for half in order]  # fmt: skip
         for i, row in zip(numbers, rows, strict=True):
-            _write(builder, row, target, builder.mul(i, down_target))
+            _write(builder, row, target, builder.mul(i, rs_target))
         return context.get_dummy_value()
 
     return types.void(source, _n, source, _n), codegen
@@ -178,39 +180,40 @@ def _transpose(typingctx, source, down_source, target, down_target):
 
 
 @jit
-def _fill_panel(b, down, right, depth, width, panel, columns):
+def _fill_panel(b, rs, cs, depth, width, panel, columns):
     """panel (depth, columns) = b (depth, width), with 0 beside it up to a whole vector."""
     lanes = _lanes(b)
-    squares_down, squares_right = 0, 0  # how far b is transposed in squares
-    if down == 1 and right != 1:
-        squares_down, squares_right = depth // lanes * lanes, width // lanes * lanes
-        for j in range(0, squares_right, lanes):
-            for k in range(0, squares_down, lanes):
-                _transpose(_at(b, k + j * right), right, _at(panel, k * columns + j), columns)
+    square_rows, square_columns = 0, 0  # how far b is transposed in squares
+    if rs == 1 and cs != 1:
+        square_rows, square_columns = depth // lanes * lanes, width // lanes * lanes
+        for j in range(0, square_columns, lanes):
+            for k in range(0, square_rows, lanes):
+                _transpose(_at(b, k + j * cs), cs, _at(panel, k * columns + j), columns)
     for k in range(depth):
-        row, target = _at(b, k * down), _at(panel, k * columns)
-        for j in range(squares_right if k < squares_down else 0, width):
-            target[j] = row[j * right]
+        row, target = _at(b, k * rs), _at(panel, k * columns)
+        for j in range(square_columns if k < square_rows else 0, width):
+            target[j] = row[j * cs]
         for j in range(width, -(-width // lanes) * lanes):
             target[j] = 0
 
 
 @jit
-def _read_tile(rows, columns, tile, down_tile, out, down, right):
+def _read_tile(rows, columns, tile, rs_tile, out, rs, cs):
     for i in range(rows):
         for j in range(columns):
-            tile[i * down_tile + j] = out[i * down + j * right]
+            tile[i * rs_tile + j] = out[i * rs + j * cs]
 
 
 @jit
-def _write_tile(rows, columns, tile, down_tile, out, down, right):
+def _write_tile(rows, columns, tile, rs_tile, out, rs, cs):
     for i in range(rows):
         for j in range(columns):
-            out[i * down + j * right] = tile[i * down_tile + j]
+            out[i * rs + j * cs] = tile[i * rs_tile + j]
 
 
-def _multiply(m, n, depth, a, down_a, right_a, b, down_b, right_b, out, down_out, right_out):
-    """out (m, n) = a (m, depth) b (depth, n), each by its first entry and its distances."""
+@compiled
+def _multiply(m, n, depth, a, rs_a, cs_a, b, rs_b, cs_b, out, rs_out, cs_out):
+    """out (m, n) = a (m, depth) b (depth, n), each by its first entry and its strides."""
     lanes = _lanes(out)
     columns, line = VECTORS * lanes, LINE_BYTES * lanes // VECTOR_BYTES
     panel = _scratch(out)
@@ -221,37 +224,34 @@ def _multiply(m, n, depth, a, down_a, right_a, b, down_b, right_b, out, down_out
         k, add = depth * (block + 1) // blocks - first, block > 0
         for j in range(0, n, columns):
             width = min(columns, n - j)
-            whole = width % lanes == 0 and right_out == 1
-            here, down = _at(b, first * down_b + j * right_b), down_b
-            packed = right_b != 1 or width % lanes != 0 or m >= PANEL_PAYS
+            whole = width % lanes == 0 and cs_out == 1
+            here, rs = _at(b, first * rs_b + j * cs_b), rs_b
+            packed = cs_b != 1 or width % lanes != 0 or m >= PANEL_PAYS
             if packed:
-                _fill_panel(here, down_b, right_b, k, width, panel, columns)
-                here, down = panel, columns
+                _fill_panel(here, rs_b, cs_b, k, width, panel, columns)
+                here, rs = panel, columns
             for i in range(0, m, ROWS):
                 last = min(ROWS, m - i) - 1
-                rows = _at(a, i * down_a + first * right_a)
-                goal = _at(out, i * down_out + j * right_out)
-                tile, down_tile = (goal, down_out) if whole else (spare, columns)
+                rows = _at(a, i * rs_a + first * cs_a)
+                target = _at(out, i * rs_out + j * cs_out)
+                tile, rs_tile = (target, rs_out) if whole else (spare, columns)
                 # Each tile fetches one line of every row of the columns that come next.
-                soon = here if packed else _at(here, min(columns + i // ROWS % 4 * line, n - 1 - j))
+                next_line = min(columns + i // ROWS % 4 * line, n - 1 - j)
+                ahead = here if packed else _at(here, next_line)
                 if add and not whole:
-                    _read_tile(last + 1, width, spare, columns, goal, down_out, right_out)
+                    _read_tile(last + 1, width, spare, columns, target, rs_out, cs_out)
                 if width > 2 * lanes:
-                    _tile3(k, last, rows, down_a, right_a, here, down, tile, down_tile, add, soon)
+                    _tile3(k, last, rows, rs_a, cs_a, here, rs, tile, rs_tile, add, ahead)
                 elif width > lanes:
-                    _tile2(k, last, rows, down_a, right_a, here, down, tile, down_tile, add, soon)
+                    _tile2(k, last, rows, rs_a, cs_a, here, rs, tile, rs_tile, add, ahead)
                 else:
-                    _tile1(k, last, rows, down_a, right_a, here, down, tile, down_tile, add, soon)
+                    _tile1(k, last, rows, rs_a, cs_a, here, rs, tile, rs_tile, add, ahead)
                 if not whole:
-                    _write_tile(last + 1, width, spare, columns, goal, down_out, right_out)
+                    _write_tile(last + 1, width, spare, columns, target, rs_out, cs_out)
 
 
 _dtypes = types.float32, types.float64
-
-
-_symbols = {dtype: f"minivae_multiply_{dtype}" for dtype in _dtypes}
-_matrices = {dtype: (types.CPointer(dtype), _n, _n) * 3 for dtype in _dtypes}
-external(_multiply, {_symbols[dtype]: (_n, _n, _n, *_matrices[dtype]) for dtype in _dtypes})
+_arguments = {dtype: (_n, _n, _n, *(types.CPointer(dtype), _n, _n) * 3) for dtype in _dtypes}
 
 
 @intrinsic
@@ -268,11 +268,13 @@ def multiply(typingctx, a, b, out):
         shapes = [cgutils.unpack_tuple(builder, array.shape) for array in arrays]
         arguments = [*shapes[2], shapes[0][1]]
         for array in arrays:
-            distances = cgutils.unpack_tuple(builder, array.strides)
-            arguments += [array.data, *(builder.sdiv(distance, size) for distance in distances)]
+            strides = cgutils.unpack_tuple(builder, array.strides)
+            arguments += [array.data, *(builder.sdiv(stride, size) for stride in strides)]
         kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-        routine = cgutils.get_or_insert_function(builder.module, kind, _symbols[dtype])
-        builder.call(routine, arguments)
+        _multiply.compile(_arguments[dtype])
+        context.active_code_library._reload_init.add(_multiply.link(_arguments[dtype]))
+        symbol = f"{_multiply.symbol(_arguments[dtype])}_c"
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, symbol), arguments)
         return context.get_dummy_value()
 
     return types.void(a, b, out), codegen

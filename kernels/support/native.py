@@ -3,11 +3,14 @@
 import contextlib
 import hashlib
 import pathlib
+from dataclasses import dataclass
 
 import llvmlite.binding
 import numba
-from numba import types
+from numba.core import cgutils
 from numba.core.caching import FunctionCache
+from numba.core.imputils import impl_ret_new_ref
+from numba.core.registry import CPUDispatcher
 
 # numpy's error model: without it a test for 0 before each division keeps loops scalar.
 # Regrouping ("reassoc") is not among the flags here: the range reductions of `formulas.py` depend
@@ -43,33 +46,95 @@ class _Cache(FunctionCache):
             super().save_overload(signature, result)
 
 
-def compiled(function, layout="", **options):
+def compiled(function, layout="", inline="never", **options):
     """`function` as native code, kept in Numba's cache where there is a place for one.
 
     Numba looks at a function's own file to see whether its cache is stale, not at the functions it
     calls or the tuples it reads by position. So its name gets the digest of all kernel sources, and
     the layout of the caller's tuples.
+    inline "always": it is compiled into its callers; "never": they call it by its symbol.
     """
     function.__qualname__ = f"{function.__name__}_{DIGEST}{layout}"
-    dispatcher = numba.njit(**{**FAST, **options})(function)
+    options = {**FAST, **options}
+    if inline == "always":
+        dispatcher = numba.njit(inline="always", **options)(function)
+    else:
+        dispatcher = Linked(function, options | {"nopython": True, "boundscheck": None})
     with contextlib.suppress(RuntimeError):  # no folder that can be written
         dispatcher._cache = _Cache(function)
     return dispatcher
 
 
-_alive = []  # what is linked to a symbol must not be collected
+def is_cached(dispatcher):
+    """Whether the cache has machine code of a function, for whatever arguments."""
+    cache = getattr(dispatcher._cache, "_cache_file", None)
+    return cache is not None and pathlib.Path(cache._index_path).exists()
 
 
-def external(function, symbols):
-    """Compile `function` now, for each of {C symbol: argument types}, and link it to that name.
+# --- calls by symbol ------------------------------------------------------------------------------
+#
+# Numba links the code of a function into each of its callers and has LLVM optimise it there once
+# more: a kernel that five functions call is optimised six times. A caller of what is `Linked` gets
+# the symbol alone. Where a caller comes from the cache, its symbols must be known before its code
+# is; Numba runs what it finds in `reload_init` at that moment.
 
-    Who calls it by name does not compile it into itself, as Numba does with its own functions, over
-    and over: the products of `gemm.py` would otherwise be half of a first compilation.
-    """
-    dispatcher = compiled(function)
-    for symbol, arguments in symbols.items():
-        dispatcher.compile(types.void(*arguments))
-        result = dispatcher.overloads[arguments]
-        address = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
-        llvmlite.binding.add_symbol(symbol, address)
-    _alive.append(dispatcher)
+_linked = {}  # (module, qualified name): Linked
+
+
+class Linked(CPUDispatcher):
+    """A compiled function that compiled callers call by its symbol."""
+
+    def __init__(self, py_func, targetoptions):
+        super().__init__(py_func, targetoptions=targetoptions)
+        _linked[py_func.__module__, py_func.__qualname__] = self
+
+    def add_overload(self, result):
+        super().add_overload(result)
+        symbol, library = self.symbol(result.signature.args), result.library
+        for name, function in (
+            (symbol, result.fndesc.llvm_func_name),
+            (f"{symbol}_c", result.fndesc.llvm_cfunc_wrapper_name),
+        ):
+            llvmlite.binding.add_symbol(name, library.get_pointer_to_function(function))
+        call = _call(symbol, result.fndesc, self.link(result.signature.args))
+        self.targetctx.remove_user_function(result.entry_point)
+        self.targetctx._defns[result.entry_point].append(call, call.signature)
+
+    def symbol(self, arguments):
+        """The name of the native code for arguments of these types, + "_c" for callers by C."""
+        types = hashlib.sha256(str(tuple(arguments)).encode()).hexdigest()[:16]
+        return f"{self.py_func.__module__}.{self.py_func.__qualname__}_{types}"
+
+    def link(self, arguments):
+        """What a caller by symbol must keep, see `Link`."""
+        return Link(self.py_func.__module__, self.py_func.__qualname__, tuple(arguments))
+
+
+@dataclass(frozen=True)
+class Link:
+    """That compiled code needs the symbol of a function for arguments of these types."""
+
+    module: str
+    name: str
+    arguments: tuple
+
+    def __call__(self):
+        _linked[self.module, self.name].compile(self.arguments)
+
+
+def _call(symbol, description, link):
+    """How Numba is to call the function that `description` describes: by its symbol."""
+
+    def call(context, builder, sig, args):
+        convention, result = context.call_conv, description.restype
+        kind = convention.get_function_type(result, description.argtypes)
+        function = cgutils.get_or_insert_function(builder.module, kind, symbol)
+        status, value = convention.call_function(builder, function, result, description.argtypes,
+                                                 args)  # fmt: skip
+        with cgutils.if_unlikely(builder, status.is_error):
+            convention.return_status_propagate(builder, status)
+        context.active_code_library._reload_init.add(link)
+        return impl_ret_new_ref(context, builder, sig.return_type, value)
+
+    call.signature, call.libs = description.argtypes, ()
+    return call

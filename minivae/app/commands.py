@@ -18,6 +18,7 @@ import numpy as np
 import minivae
 from minivae.app import pictures, runs
 from minivae.app.options import EPOCHS, UPDATES, settings_of, shown
+from minivae.app.warm import compiling_beside
 from minivae.data import datasets
 from minivae.files import storage
 
@@ -54,8 +55,9 @@ def train(args):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # overflow: fit says what it comes to
             warnings.simplefilter("ignore", UserWarning)  # grey data: a note has said it
-            (model.resume if past else model.fit)(data.train, X_valid=data.test,
-                                                  checkpoints=args.out)  # fmt: skip
+            with compiling_beside(model, data.train.shape[1]):
+                (model.resume if past else model.fit)(data.train, X_valid=data.test,
+                                                      checkpoints=args.out)  # fmt: skip
             seconds = time.perf_counter() - begin
             scores, how = model.held_out_score(data.test)
         model.save(args.out / runs.MODEL)

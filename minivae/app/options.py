@@ -108,7 +108,8 @@ OPTIONS = {  # name: (keywords of argparse, default, help)
 TRAIN = {
     "data": (DATA, "digits", f"{', '.join(datasets.NAMES)}, or .npy .npz .csv .parquet IDX file"),
     "--out": ({"type": Path, "required": True, "metavar": "DIR"}, None, "folder for the results"),
-    "--model": ({"choices": tuple(MODELS)}, "vae", "family of the model, which has options of its "
+    "--model": ({"choices": tuple(MODELS)}, next(iter(MODELS)),
+        "family of the model, which has options of its "
         "own: minivae train --model NAME --help"),
 }
 # fmt: on

@@ -4,30 +4,45 @@ import numpy as np
 
 from minivae.app import plots
 
+PRIOR_DRAWS = "means of p(x|z), z from N(0, I)"
+
 
 def of(model, data, seed):
     """Yield (file name, Figure) for a trained model and the held-out rows of its data."""
     X, shape, labels = data.test, data.image_shape, data.test_labels
-    yield "learning_curve.png", plots.learning_curve(model.history_)
+    name, terms = model.program.SCORE[0], model.program.TERMS
+    yield "learning_curve.png", plots.learning_curve(model.history_, name, terms)
     if hasattr(model, "reconstruct"):
-        yield "reconstructions.png", reconstructions(X, model.reconstruct(X), shape)
-    yield "samples.png", samples(model, 100, seed, shape)
-    if hasattr(model, "inverse_transform") and hasattr(model, "transform"):
-        codes = model.transform(X)
-        if codes.shape[1] == 2 and shape:
-            yield "manifold.png", plots.manifold(model.inverse_transform, shape)
+        few = X[plots.spread(len(X), 400)]  # more than are shown, from all of the held-out rows
+        yield "reconstructions.png", reconstructions(few, model.reconstruct(few), shape)
+    yield "samples.png", samples(model, 100, seed, shape, data.train)
+    if not hasattr(model, "transform"):
+        return
+    codes = model.transform(X)
+    few = labels is not None and len(np.unique(labels)) <= 20  # as many as are told apart
+    labels = labels if few else None
+    if shape:
+        z = np.random.default_rng(seed).standard_normal((100, codes.shape[1]))
+        yield "means.png", means(model.inverse_transform(z), shape, PRIOR_DRAWS)
         if codes.shape[1] == 2:
-            few = labels is not None and len(np.unique(labels)) <= 20  # as many as are told apart
-            yield "latent.png", plots.latent_scatter(codes, labels if few else None)
+            yield "manifold.png", plots.manifold(model.inverse_transform, shape)
+    if codes.shape[1] == 2:
+        yield "latent.png", plots.latent_scatter(codes, labels)
+    elif codes.shape[1] > 2:
+        yield "latent.png", plots.latent_overview(codes, model.kl_per_latent(X), labels)
 
 
 def reconstructions(X, Y, image_shape):
+    """Rows and what the model makes of them."""
     return plots.reconstructions(X, Y, image_shape)
 
 
-def means(Y, image_shape):
-    return plots.samples(Y, image_shape)
+def means(Y, image_shape, title="means of p(x|z)"):
+    """What a decoder puts out."""
+    return plots.samples(Y, image_shape, title)
 
 
-def samples(model, n, seed, image_shape):
-    return plots.samples(model.sample(n, seed), image_shape)
+def samples(model, n, seed, image_shape, data=None):
+    """Draws from the model; for a table beside the data, if there are some."""
+    beside = None if image_shape else data
+    return plots.samples(model.sample(n, seed), image_shape, "samples of p(x)", beside)

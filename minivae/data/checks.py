@@ -119,13 +119,14 @@ def named_memory(what):
         raise MemoryError(f"{what}: too large for memory ({error})") from error
 
 
-def check_values(X, bernoulli, dtype, given, name="X", missing=False, otherwise=""):
+def check_values(X, model, dtype, given, name="X"):
     """X, as `check_form` gives it; ValueError for values that the model cannot have.
 
-    Those are NaN (unless missing: then it means so) and infinity in the model's dtype, and for a
-    Bernoulli likelihood what lies outside [0, 1], where the message ends with `otherwise`. given:
-    what X was made of, whose columns may have names.
+    Those are NaN (unless it takes missing values) and infinity in the model's dtype, and for a
+    Bernoulli likelihood what lies outside [0, 1]. given: what X was made of, whose columns may have
+    names.
     """
+    missing = model.takes_missing
     low, high = (0, 0) if issparse(X) else (np.inf, -np.inf)  # what is not stored is 0
     smallest, largest = (np.fmin, np.fmax) if missing else (np.minimum, np.maximum)
     for part, _, _ in parts(X):
@@ -139,35 +140,41 @@ def check_values(X, bernoulli, dtype, given, name="X", missing=False, otherwise=
     if missing and low > high:  # nothing is known, so nothing can be wrong
         return X
     if not (np.isfinite(low) and np.isfinite(high)):
-        _refuse_not_finite(X, dtype, getattr(given, "columns", None), name)
-    if bernoulli and (low < 0 or high > 1):
+        _refuse_not_finite(X, dtype, getattr(given, "columns", None), name, missing)
+    if model.is_bernoulli and (low < 0 or high > 1):
         raise ValueError(  # scikit-learn wants the first words
             f"{'Negative values in data: ' if low < 0 else ''}{name} has values from {low:g} to "
             f"{high:g}, but a Bernoulli likelihood needs values in [0, 1]: scale {name} (8-bit "
-            f"images: divide by 255){otherwise}"
+            f"images: divide by 255){model.instead_of_bernoulli}"
         )
     return X
 
 
-def check_something(X, name):
-    """Raise where every entry of X is NaN: of that nothing can be learned."""
-    if not issparse(X) and all(np.isnan(part).all() for part, _, _ in parts(X)):
+def check_something(X, model, name):
+    """Raise where X may have NaN and has nothing else: of that nothing can be learned."""
+    if (
+        model.takes_missing
+        and not issparse(X)
+        and all(np.isnan(part).all() for part, _, _ in parts(X))
+    ):
         raise ValueError(
             f"{name} has no value that is not NaN: give rows of which something is known"
         )
 
 
-def _refuse_not_finite(X, dtype, columns, name):
+def _refuse_not_finite(X, dtype, columns, name, missing):
     """Raise, with how many entries of X are not finite and where the first is."""
     bad = []
     for part, row, column in parts(X):
         with np.errstate(over="ignore"):
-            wrong = ~np.isfinite(part.astype(dtype))
+            part = part.astype(dtype)
+        wrong = np.isinf(part) if missing else ~np.isfinite(part)
         bad.append((row[wrong], column[wrong]))
     row, column = next((rows[0], columns_[0]) for rows, columns_ in bad if rows.size)
     label = f" ({columns[column]!r})" if columns is not None else ""
+    what = "infinity" if missing else "NaN or infinity"
     raise ValueError(
-        f"{name} contains NaN or infinity in {sum(rows.size for rows, _ in bad)} of "
+        f"{name} contains {what} in {sum(rows.size for rows, _ in bad)} of "
         f"{X.shape[0] * X.shape[1]} entries, first in row {row}, column {column}{label} (what is "
         f"too large for {np.dtype(dtype)} counts as infinity); remove those rows or fill them in "
         "first"

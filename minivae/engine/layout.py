@@ -87,6 +87,8 @@ class Layout:
         for term in self.terms:
             self.region(term, 1)
         self.plan = program.make_plan(self, n_features, **settings)
+        clash = self.regions.keys() & {f"d{name}" for name in self.slots}
+        assert not clash, f"regions called as gradients are: {clash}"
 
     def __reduce__(self):
         """Pickled and copied as what it was made of, with the module by its name."""

@@ -1,7 +1,6 @@
 """The one switch between machines: which kernel table runs a family's program, and who runs it."""
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -28,8 +27,7 @@ class Machine:
     """
 
     name: str
-    k: ModuleType  # for arrays of the machine
-    host: ModuleType  # for arrays of the host
+    k: ModuleType
     program: ModuleType
     step: ModuleType
     task: ModuleType
@@ -58,13 +56,20 @@ def machine(program, device, matmul_precision="float32"):
     if name == "reference":
         table, compiled = tables.reference, lambda function, inline: function
     else:
-        check_compiler()
+        tables.check_compiler()
         from minivae.kernels.support import native
 
         table = tables.cpu()
         compiled = functools.partial(native.compiled, layout=fingerprint(program))
     bound = bind(program, table, compiled)
-    return Machine(name, table, table, bound[program], bound[step], bound[task], Trainer, Session)
+    return Machine(name, table, bound[program], bound[step], bound[task], Trainer, Session)
+
+
+def is_compiled(machine):
+    """Whether a training step of this program was ever compiled on this computer, in any dtype."""
+    from minivae.kernels.support import native
+
+    return native.is_cached(machine.step.train)
 
 
 def on_device(program, card):
@@ -74,7 +79,7 @@ def on_device(program, card):
     table = tables.on_device(card)
     bound = bind(program, table, lambda function, inline: function)
     make = functools.partial
-    return Machine("cuda", table, tables.reference, bound[program], bound[step], bound[task],
+    return Machine("cuda", table, bound[program], bound[step], bound[task],
                    make(graph.Trainer, card), make(graph.Session, card))  # fmt: skip
 
 
@@ -85,18 +90,7 @@ def check_device(device, matmul_precision="float32"):
     if isinstance(card, str):
         raise ValueError(f'device="cuda" cannot be used: {card}; use device="cpu" or "auto"')
     if name == "cpu":
-        check_compiler()
-
-
-def check_compiler():
-    """Raise where Numba's compiler is switched off, as debuggers and coverage tools ask for."""
-    from numba import config
-
-    if config.DISABLE_JIT:
-        raise RuntimeError(
-            'device="cpu" is compiled code, and NUMBA_DISABLE_JIT switches the compiler off: unset '
-            'it, or use device="reference"'
-        )
+        tables.check_compiler()
 
 
 def parse_device(device):
@@ -114,9 +108,3 @@ def _find(index, matmul_precision):
     from minivae.kernels.support import device
 
     return device.find(index, matmul_precision)
-
-
-def processors():
-    """How many processors this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,12 +1,12 @@
 """Who runs a program on a processor: a trainer of one or more threads, and a session."""
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from minivae.engine.machine import processors
 from minivae.engine.task import Recipe, Shard, Task
 
 CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the clock and at Ctrl-C
@@ -128,6 +128,12 @@ def count_threads(n_threads, n_parameters, batch_size):
         work = 3 * batch_size * n_parameters
         n_threads = max(1, min(processors(), int(work / WORK_PER_THREAD)))
     return min(n_threads, batch_size)
+
+
+def processors():
+    """How many processors this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class Session:

@@ -1,4 +1,4 @@
-"""What a model with latent variables says of data: codes, means, ELBO and ln p(x).
+"""What a model with latent variables says of data: codes, means and ln p(x).
 
 Everything is done in blocks of rows, so memory does not grow with the data, and every value
 belongs to one row, so it does not depend on how rows were grouped; with device="reference" up to
@@ -9,11 +9,11 @@ import numpy as np
 
 from minivae.data.rows import BLOCK, fetch, passing
 from minivae.kernels import (
-    STREAM_EVALUATION,
     STREAM_PIXELS,
     STREAM_SCORE,
     THRESHOLD,
 )
+from minivae.kernels.tables import reference
 
 
 def encode(session, X, binarize):
@@ -28,6 +28,15 @@ def encode(session, X, binarize):
     return np.split(heads, 2, axis=1)
 
 
+def kl_per_latent(mu, logvar):
+    """KL(q(z_j|x) || N(0, 1)) of each latent (Z,), the mean over rows, in nats."""
+    kl, nothing = np.empty((mu.shape[1], len(mu))), np.zeros((len(mu), 1))
+    for j, row in enumerate(kl):  # the kernel sums over latents, so it gets one at a time
+        column = slice(j, j + 1)
+        reference.sample_gaussian(mu[:, column], logvar[:, column], nothing, nothing.copy(), row)
+    return kl.mean(axis=1)
+
+
 def decode(session, Z):
     """E[x|z], (n, D): probabilities for Bernoulli, means for Gaussian."""
     means = np.empty((len(Z), session.layout.n_features), Z.dtype)
@@ -37,27 +46,6 @@ def decode(session, Z):
         session.program.decode(session.task, batch)
         means[rows] = session.download(session.program.likelihood_mean(session.task, batch))
     return means
-
-
-def mean_terms(session, X, binarize, seed, n_samples):
-    """{term: mean of each row (n,) over n_samples draws of z}, float64, in nats.
-
-    Minus their sum is an unbiased estimate of E_q[ln p(x|z)] - KL(q(z|x) || p(z)) <= ln p(x), the
-    ELBO. Draw s of row i is a function of (seed, s, i); where the data are binarised at random,
-    that is drawn afresh with it.
-    """
-    totals = {name: np.zeros(X.shape[0]) for name in session.layout.terms}
-    for rows in passing(X.shape[0]):
-        values = fetch(X, rows, session.task.theta.dtype)
-        for draw in range(n_samples):
-            batch = session.load_x(values)
-            x, eps = session.view("x", batch.B), session.view("eps", batch.B)
-            session.binarize(x, binarize, seed, STREAM_PIXELS, draw, rows.start)
-            session.k.random_normal(seed, STREAM_EVALUATION, draw, rows.start, eps)
-            session.program.terms_pass(session.task, batch)
-            for name, total in totals.items():
-                total[rows] += session.download(session.view(name, batch.B))
-    return {name: total / n_samples for name, total in totals.items()}
 
 
 def log_likelihood(session, X, binarize, seed, n_samples):

@@ -74,8 +74,12 @@ def trace(layout, weights, theta, values, given=None, binarize=0, seed=0):
     """
     entries = {}
     with np.errstate(all="ignore"):  # what overflows is there to be seen
-        session = _Observer(layout, theta, len(values), entries).session(weights, len(values))
-        Point(session, values, given or {}, binarize, seed).compute()
+        observer = _Observer(layout, theta, len(values), entries)
+        session = observer.session(weights, len(values))
+        point = Point(session, values, given or {}, binarize, seed)
+        for name in given or {}:
+            observer.replaced(name)
+        point.compute()
     return Trace(entries)
 
 
@@ -91,7 +95,7 @@ class _Observer:
         kernels = {n: v for n, v in vars(reference).items() if callable(v) and n[0] != "_"}
         vars(table).update({name: self._observed(name, f) for name, f in kernels.items()})
         bound = bind(self.layout.program, table, lambda function, inline: function)
-        machine = Machine("reference", table, reference, bound[self.layout.program], bound[step],
+        machine = Machine("reference", table, bound[self.layout.program], bound[step],
                           bound[task], None, Session)  # fmt: skip
         session = Session(machine, self.layout, weights, self.theta, rows)
         for flat in (session.task.work, session.task.gradient):
@@ -116,6 +120,11 @@ class _Observer:
 
         return call
 
+    def replaced(self, name):
+        """A region was given by the caller, in place of what the program had loaded."""
+        array = self.layout.region_view(self.work, name, self.B).copy()
+        self.entries[name] = Entry(name, array, self._unit(name), "given", (), "-", "")
+
     def _add(self, name, array, kernel, reads):
         if name in self.layout.regions:
             array = self.layout.region_view(self.work, name, self.B)
@@ -131,7 +140,8 @@ class _Observer:
         if name in self.layout.terms:
             return "nats"
         of = name[1:].split("+")[0]
-        known = self.layout.regions.keys() | self.layout.slots.keys()
+        last_words = {slot.rpartition(".")[2] for slot in self.layout.slots}
+        known = self.layout.regions.keys() | self.layout.slots.keys() | last_words
         return "nats / unit" if name[0] == "d" and {name[1:], of} & known else "-"
 
     def _line(self):

@@ -8,26 +8,27 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from minivae.data import checks
-from minivae.data.rows import BLOCK, fetch, fingerprint, on_gpu, passing
+from minivae.data.rows import BLOCK, fetch, fingerprint, on_gpu
 from minivae.engine.layout import Layout
 from minivae.engine.machine import check_device, machine, parse_device
 from minivae.engine.state import Record, State
 from minivae.evaluation.point import Point
+from minivae.evaluation.terms import draws, mean_terms
 from minivae.evaluation.trace import trace
 from minivae.files import document, storage
-from minivae.kernels import BINARIZE, STREAM_PIXELS
+from minivae.kernels import BINARIZE
 from minivae.models import settings
 from minivae.training.checkpoints import Checkpoints
-from minivae.training.loop import Run, make_recipe, one_at_a_time, train
+from minivae.training.loop import Run, make_recipe, one_at_a_time, score, train
 
 
 class Model(BaseEstimator):
-    """A family's face. It has, besides what scikit-learn wants of an estimator,
+    """A family's face, which has besides what scikit-learn wants
 
     program             its module, as engine/program.py says
     SETTINGS            {name: Setting} of its __init__
     score_kind          what `score_samples` gives: "exact", "lower bound", "estimate" or None
-    plan_settings()    {name: value} of the settings that shape the model: `make_plan`'s arguments
+    plan_settings()     {name: value} of the settings that shape the model: `make_plan`'s arguments
     sample, score_samples
     """
 
@@ -45,8 +46,7 @@ class Model(BaseEstimator):
 
     # --- what a family may change ---------------------------------------------------------------
 
-    def plan_settings(self):
-        raise NotImplementedError
+    def plan_settings(self): ...
 
     def _check_family(self):
         """Raise for settings that are wrong together."""
@@ -71,10 +71,8 @@ class Model(BaseEstimator):
 
     def _held_out(self, X):
         """{name: mean over the rows of X} for the history, of the score and of every term."""
-        terms = self._mean_terms(X)
-        weights = self.program.weights()
-        score = -sum(weight * terms[name] for name, weight in weights.items())
-        return {self.program.SCORE[0]: score, **terms}
+        terms = {name: float(values.mean()) for name, values in self._terms(X).items()}
+        return {self.program.SCORE[0]: score(self.program, terms), **terms}
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -99,18 +97,17 @@ class Model(BaseEstimator):
     def _binarize_code(self):
         return BINARIZE.index(getattr(self, "binarize", None))
 
-    def _session(self, n_rows=BLOCK, theta=None):
-        """A session on the parameters, for blocks of at most so many rows."""
+    def _session(self, n_rows, theta=None):
+        """A session for blocks of rows, or on other parameters for one batch of all."""
+        rows = min(BLOCK, n_rows) if theta is None else n_rows
         theta = self.state_.theta if theta is None else theta
-        rows = min(BLOCK, n_rows) if n_rows else 1
-        return self._machine.session(self._machine, self.layout_, self._loss_weights(), theta, rows)
+        m = self._machine
+        return m.session(m, self.layout_, self._loss_weights(), theta, rows)
 
     def _loss_weights(self):
+        """(n_terms,) in the order of the layout."""
         weights = self._weights()
         return np.array([weights[name] for name in self.layout_.terms], np.float64)
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "state_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -122,22 +119,21 @@ class Model(BaseEstimator):
     # --- checks ---------------------------------------------------------------------------------
 
     def check_data(self, X, name="X"):
-        """Raise unless X is what this model can be trained on; changes nothing.
+        """X as this model can be trained on it; changes nothing.
 
         TypeError or ValueError with what is wrong, where, and what to do. A model that is fitted
         wants the features that it was fitted on.
         """
         self.check_settings()
-        if hasattr(self, "state_"):
-            self._check_loaded()
-            self._check_unchanged()
-            self._check_X(X)
-        else:
-            self._check_new(X, name)
+        if not hasattr(self, "state_"):
+            return self._check_new(X, name)
+        self._check_loaded()
+        self._check_unchanged()
+        return self._check_X(X)
 
     def check_settings(self, device=True):
-        """Raise unless the settings are right, and unless this computer has the device; without
-        `device` that is not looked at."""
+        """Raise unless the settings are right, and (if device) this computer has the device."""
+        settings.check_kinds(self, self.SETTINGS)  # before a check that cannot take a Fraction
         self._validate_params()
         settings.check(self, self.SETTINGS)
         parse_device(self.device)
@@ -146,39 +142,30 @@ class Model(BaseEstimator):
             check_device(self.device, self.matmul_precision)
 
     def _check_new(self, X, name):
-        """X with any number of features, as the settings want it."""
+        """X with any number of features."""
         array = checks.check_form(X, self, self.dtype, name)
-        if self.takes_missing:
-            checks.check_something(array, name)
-        return self._check_values(array, self.dtype, X, name)
-
-    def _check_values(self, array, dtype, X, name):
-        return checks.check_values(array, self.is_bernoulli, dtype, X, name, self.takes_missing,
-                                   self.instead_of_bernoulli)  # fmt: skip
+        checks.check_something(array, self, name)
+        return checks.check_values(array, self, self.dtype, X, name)
 
     def _check_X(self, X):
-        """X as a C-contiguous array with the features of the model, which has parameters."""
-        array = checks.check_form(X, self, self.state_.theta.dtype)
+        """X with the features of the model, which has parameters."""
+        dtype = self.state_.theta.dtype
+        array = checks.check_form(X, self, dtype)
         validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
-        return self._check_values(array, self.state_.theta.dtype, X, "X")
+        return checks.check_values(array, self, dtype, X)
 
     def _check_X_to_train(self, X):
-        """The same for any model; one without parameters gets its initial ones."""
-        self.check_settings()
-        if hasattr(self, "state_"):
-            self._check_loaded()
-            self._check_unchanged()
-            return self._check_X(X)
-        array = self._check_new(X, "X")
-        self._begin(self.new_state(array.shape[1]), X)
+        """`check_data`, where a model without parameters gets its initial ones."""
+        array = self.check_data(X)
+        if not hasattr(self, "state_"):
+            self._begin(self.new_state(array.shape[1]), X)
         return array
 
     def _check_valid(self, X_valid, width, X):
         """X_valid, if there is one, with the features of X, which are so many."""
-        if X_valid is None:
-            return None
-        array = self._check_new(X_valid, "X_valid")
-        checks.check_features(array, X_valid, width, X)
+        array = None if X_valid is None else self._check_new(X_valid, "X_valid")
+        if array is not None:
+            checks.check_features(array, X_valid, width, X)
         return array
 
     def _check_loaded(self, part=None):
@@ -209,8 +196,7 @@ class Model(BaseEstimator):
             checks.warn_of_grey(X)
         return X
 
-    def _seed(self, random_state):
-        """The seed for a call; None takes the estimator's own random_state."""
+    def _seed(self, random_state):  # None takes the estimator's own random_state
         return checks.seed_of(self.random_state if random_state is None else random_state)
 
     # --- training -------------------------------------------------------------------------------
@@ -224,10 +210,10 @@ class Model(BaseEstimator):
         the model's is converted as a whole.
         X_valid (m, D): held-out rows; their score after each epoch is in `history_` as "valid_"
         + its name, beside that of every term of the loss.
-        checkpoints: a folder; after every epoch (some of them, if they take milliseconds), every
-        minute and when it is interrupted, training leaves the model there as
-        checkpoint.safetensors, and the one with the best held-out score as best.safetensors. `load`
-        and `resume` go on from there. A folder that has them already is refused.
+        checkpoints: a folder where training leaves the model, as checkpoint.safetensors, after
+        every epoch (some, if they take milliseconds), every minute and when it is interrupted, and
+        the one with the best held-out score as best.safetensors. `load` and `resume` go on from
+        there. A folder that has them already is refused.
         """
         self.check_settings()
         array = self._check_new(X, "X")
@@ -325,8 +311,8 @@ class Model(BaseEstimator):
                 keep.write_best()
 
     def _fingerprints(self, X, X_valid):
-        given = {"X": X} if X_valid is None else {"X": X, "X_valid": X_valid}
-        return {name: fingerprint(array, self.dtype) for name, array in given.items()}
+        given = {"X": X, "X_valid": X_valid}.items()
+        return {n: fingerprint(array, self.dtype) for n, array in given if array is not None}
 
     # --- use ------------------------------------------------------------------------------------
 
@@ -334,32 +320,17 @@ class Model(BaseEstimator):
         """Mean of `score_samples` over the rows of X, in nats."""
         return float(np.mean(self.score_samples(X)))
 
-    def _terms(self, X):
-        """{term: value of each row of X (n,), float64}, for a family whose terms need no noise."""
-        session, dtype = self._session(X.shape[0]), self.state_.theta.dtype
-        values = {name: np.empty(X.shape[0]) for name in self.layout_.terms}
-        for rows in passing(X.shape[0]):
-            batch = session.load_x(fetch(X, rows, dtype))
-            session.binarize(session.view("x", batch.B), self._binarize_code, self.seed_,
-                             STREAM_PIXELS, 0, rows.start)  # fmt: skip
-            session.program.terms_pass(session.task, batch)
-            for name, found in values.items():
-                found[rows] = session.download(session.view(name, batch.B))
-        return values
+    def _terms(self, X, n_samples=1, seed=None):
+        """{term: value of each row of X (n,), float64}, the mean over n_samples draws."""
+        session, seed = self._session(X.shape[0]), self.seed_ if seed is None else seed
+        return mean_terms(session, X, self._binarize_code, seed, n_samples)
 
-    def _draws(self, n_samples, seed):
-        """Draws of x (n_samples, D) by the program's draw(task, batch, seed, first_row)."""
-        session, dtype = self._session(n_samples), self.state_.theta.dtype
+    def _draws(self, n_samples, random_state):
+        """x (n_samples, D) drawn from the model."""
+        n_samples = checks.check_count("n_samples", n_samples)
+        seed = self._seed(random_state)
         with checks.named_memory(f"n_samples={n_samples}"):
-            draws = np.empty((n_samples, self.n_features_in_), dtype)
-        for rows in passing(n_samples):
-            batch = session.batch(rows.stop - rows.start)
-            session.program.draw(session.task, batch, seed, rows.start)
-            draws[rows] = session.download(session.view("x", batch.B))
-        return draws
-
-    def _mean_terms(self, X):
-        return {name: float(values.mean()) for name, values in self._terms(X).items()}
+            return draws(self._session(n_samples), n_samples, seed)
 
     # --- gradients ------------------------------------------------------------------------------
 
@@ -381,8 +352,7 @@ class Model(BaseEstimator):
     def trace(self, X):
         """Every array of one batch X (n, D), forward and gradient, in the order of the step.
 
-        A mapping name -> array that prints as a table with shape, unit, norm and the line of the
-        program that made it (evaluation/trace.py).
+        A mapping name -> array that prints as a table (evaluation/trace.py).
         """
         return self._trace(X, {})
 
@@ -393,9 +363,7 @@ class Model(BaseEstimator):
     def _point(self, X, given, dtype=None):
         """X (n, D) as one batch with the noise of step 0; given {region: values} replaces some."""
         values = self._values(X, dtype)
-        theta = self.state_.theta.astype(values.dtype)
-        session = self._machine.session(self._machine, self.layout_, self._loss_weights(), theta,
-                                        len(values))  # fmt: skip
+        session = self._session(len(values), self.state_.theta.astype(values.dtype))
         return Point(session, values, given, self._binarize_code, self.seed_)
 
     def _trace(self, X, given):

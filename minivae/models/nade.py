@@ -16,7 +16,6 @@ pays: drawing x takes D steps, one after the other, and there is no latent code.
 import sys
 from typing import NamedTuple
 
-from minivae.data import checks
 from minivae.engine.layout import Region
 from minivae.engine.task import column, load_rows, parameter, region, share
 from minivae.kernels import STREAM_SAMPLE
@@ -217,5 +216,4 @@ class NADE(Model):
         call, None draws afresh.
         """
         self._check_loaded()
-        n_samples = checks.check_count("n_samples", n_samples)
-        return self._draws(n_samples, self._seed(random_state))
+        return self._draws(n_samples, random_state)

@@ -71,13 +71,17 @@ class Run:
         sums = dict(zip(self.layout.terms, self.state.totals.tolist(), strict=True))
         terms = {name: total / self.state.rows for name, total in sums.items()}
         loss = float(self.weights @ list(terms.values()))
-        return {"loss": loss, **terms, self.layout.program.SCORE[0]: score(self.layout, terms)}
+        return {
+            "loss": loss,
+            **terms,
+            self.layout.program.SCORE[0]: score(self.layout.program, terms),
+        }
 
 
-def score(layout, terms):
+def score(program, terms):
     """What is maximised, for {term: value}: minus the sum of the terms, each with its own weight in
     the objective, whatever weight it was given in the loss."""
-    return -sum(weight * terms[name] for name, weight in layout.program.weights().items())
+    return -sum(weight * terms[name] for name, weight in program.weights().items())
 
 
 def make_recipe(settings, seed, rate, binarize):
@@ -107,7 +111,7 @@ def train(run, X, X_valid, last_epoch, trainer, show, keep=None):
     state, history, n = run.state, run.record.history, X.shape[0]
     if state.epochs >= last_epoch:
         return
-    order = Order(run.machine.host)
+    order = Order()
     signals = (signal.SIGINT, signal.SIGTERM) if keep else (signal.SIGINT,)
     progress = Progress(state, n, last_epoch, run.layout.program.SCORE, show)
     with defer_signals(*signals) as interrupted, trainer, progress:

@@ -113,7 +113,7 @@ def test_a_bound_step_calls_its_own_table_only(name):
     }[name]  # fmt: skip
     layout = Layout(program, 5, **settings)
     bound, own = bind(program, k, plain), machine(program, "reference")
-    made = type(own)("watched", k, k, bound[program], bound[step], bound[task], None, Session)
+    made = type(own)("watched", k, bound[program], bound[step], bound[task], None, Session)
     theta = layout.initialise(0, "float64")
     session = Session(made, layout, np.ones(len(layout.terms)), theta, 4)
 

@@ -249,7 +249,7 @@ def mean_of_batch_means(run, X, trainer, order):
 
 
 def light_kl(vae, X):
-    terms = vae._mean_terms(X)
+    terms = {name: values.mean() for name, values in vae._terms(X).items()}
     return {"elbo": -terms["nll"] - 0.00025 * terms["kl"], **terms}
 
 

@@ -79,12 +79,12 @@ def bounded(monkeypatch):
         large = np.isfinite(values) & (values > 0)  # below 0 it is to be refused
         return np.divide(values, 1 + abs(values), where=large, out=values.copy())
 
-    def bring_inside(X, bernoulli, *rest):
-        if bernoulli and scipy.sparse.issparse(X):
+    def bring_inside(X, model, *rest):
+        if model.is_bernoulli and scipy.sparse.issparse(X):
             X = scipy.sparse.csr_array((inside(X.data), X.indices, X.indptr), X.shape)
-        elif bernoulli:
+        elif model.is_bernoulli:
             X = inside(X)
-        return check_values(X, bernoulli, *rest)
+        return check_values(X, model, *rest)
 
     monkeypatch.setattr(checks, "check_values", bring_inside)
 

@@ -116,7 +116,7 @@ def test_thirty_steps_of_each_optimiser(optimizer):
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}
     peer = kinds[optimizer](list(p.values()), lr=0.01, weight_decay=0.1, **settings)
     for step in range(30):
-        order = shuffled(reference, 16, vae.seed_, step)
+        order = shuffled(16, vae.seed_, step)
         eps = np.empty((16, 2))
         reference.random_normal(vae.seed_, STREAM_POSTERIOR, step, 0, eps)
         peer.zero_grad()

@@ -93,7 +93,7 @@ def test_the_epoch_loss_is_the_mean_over_rows_not_over_batches(device):
     X = np.random.default_rng(1).normal(size=(101, 7))
     model = vae(device=device, batch_size=100, epochs=1, learning_rate=1e-30, optimizer="sgd",
                 likelihood="gaussian", beta=4.0, dtype="float64", n_threads=1)  # fmt: skip
-    order = shuffled(reference, 101, 0, 0)
+    order = shuffled(101, 0, 0)
     X[order[-1]] += 50  # the row that is alone in its batch weighs a lot
     model.fit(X)
     losses = []

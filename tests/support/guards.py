@@ -35,7 +35,7 @@ def machine_of(table, **kernels):
     k = ModuleType("guarded")
     vars(k).update({**vars(table), **kernels})
     bound = bind(program, k, lambda function, inline: function)
-    return Machine("guarded", k, k, bound[program], bound[step], bound[task], Trainer, Session)
+    return Machine("guarded", k, bound[program], bound[step], bound[task], Trainer, Session)
 
 
 def reference_machine(**kernels):

@@ -150,11 +150,6 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         tags.transformer_tags.preserves_dtype = []
         return tags
 
-    def _mean_terms(self, X):
-        terms = importance.mean_terms(self._session(X.shape[0]), X, self._binarize_code,
-                                      self.seed_, 1)  # fmt: skip
-        return {name: float(values.mean()) for name, values in terms.items()}
-
     def held_out_score(self, X):
         """(ELBO of each row of X (n,), in words how)."""
         return self.elbo(X, n_samples=10, random_state=0), "10 draws for each"
@@ -165,6 +160,14 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         """Posterior means of the rows of X, (n, Z). Stochastic binarisation is left out here."""
         self._check_loaded("encoder")
         return self._encode(self._check_X(X))
+
+    def kl_per_latent(self, X):
+        """KL(q(z_j|x) || N(0, 1)) of each latent (Z,), the mean over the rows of X, in nats: near 0
+        for a latent that the model does not use."""
+        self._check_loaded("encoder")
+        X = self._check_X(X)
+        heads = importance.encode(self._session(X.shape[0]), X, self._binarize_code)
+        return importance.kl_per_latent(*heads)
 
     def inverse_transform(self, Z):
         """Decoder means for codes Z (n, latent_dim): probabilities or Gaussian means, (n, D)."""
@@ -192,8 +195,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         random_state as in `elbo`.
         """
         self._check_loaded("decoder")
-        n_samples = checks.check_count("n_samples", n_samples)
-        return self._draws(n_samples, self._seed(random_state))
+        return self._draws(n_samples, random_state)
 
     def elbo(self, X, n_samples=1, random_state=None):
         """ELBO of each row of X (n,), in nats, from n_samples posterior draws: unbiased.
@@ -204,9 +206,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         self._check_loaded()
         n_samples = checks.check_count("n_samples", n_samples)
         X, seed = self._check_X(X), self._seed(random_state)
-        terms = importance.mean_terms(self._session(X.shape[0]), X, self._binarize_code, seed,
-                                      n_samples)  # fmt: skip
-        return -sum(terms.values())
+        return -sum(self._terms(X, n_samples, seed).values())
 
     def score_samples(self, X, n_samples=100):
         """Importance-weighted estimate of ln p(x) for each row of X (n,), in nats.

@@ -54,10 +54,13 @@ def make_plan(layout, n_features, *, latent_dim, hidden_layer_sizes, activation,
     observed = layout.region("observed", D) if missing == "mask" else None
     eps = layout.region("eps", Z)
     heads = {"encoder.mu": Z, "encoder.logvar": Z}
-    encoder = layout.dense("encoder", x, None, hidden, heads, code, IDENTITY)
+    # With logvar 0 the posterior begins as wide as the prior, whatever the scale of the data; drawn
+    # at random, its weights would begin with variances of e^+-scale.
+    zero = ("encoder.logvar",)
+    encoder = layout.dense("encoder", x, None, hidden, heads, code, IDENTITY, zero)
     z, dz = layout.region("z", Z), layout.region("dz", Z)
     decoder = layout.dense("decoder", z, dz, hidden[::-1], {"decoder.out": D}, code, IDENTITY)
-    dnoise, noise = layout.region("ddecoder.noise_logvar", 1), -1
+    dnoise, noise = layout.region("dnoise_logvar", 1), -1
     if kind == GAUSSIAN:
         (noise,) = layout.block(("decoder.noise_logvar", (1,)))
     return Plan(x, observed, eps, encoder, layout.regions["kl"], z, dz, decoder,

@@ -1,4 +1,4 @@
-"""A stand-in for CuPy and cuBLAS, as far as kernels/cuda.py uses them, over the device in memory.
+"""A stand-in for CuPy and cuBLAS, as far as support/device.py uses them, over the device in memory.
 
 It is strict where the real ones are: arrays and NumPy arrays do not mix, work goes to the current
 stream, a capture is begun and ended on a stream of its own, and nothing may be allocated or copied
@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 from emulator import Emulator
 
-from minivae.kernels import launches
+from minivae.kernels.support import launches
 
 C_TYPES = {"int": np.int32, "i64": np.int64, "u32": np.uint32, "float": np.float32,
            "double": np.float64}  # fmt: skip
@@ -28,7 +28,9 @@ class OutOfMemoryError(MemoryError):
 
 
 class FakeArray:
-    """A cupy.ndarray: what of it kernels/cuda.py and the step use, and nothing else."""
+    """A cupy.ndarray: what of it support/device.py and the step use, and nothing else."""
+
+    __cuda_array_interface__ = None
 
     def __init__(self, memory, gpu):
         self.memory = memory
@@ -58,7 +60,8 @@ class FakeGPU:
 
     def __init__(self, count=1, limit=None, broken=None):
         self.count, self.emulator, self.broken = count, Emulator(2, limit=limit), broken
-        self.calls, self.current, self.streams = [], [], 0
+        self.invalid = False  # whether a capture turns out to be so at its end
+        self.calls, self.current, self.streams = [], [], {}  # streams by their address
 
     def submit(self, stream, work):
         """Run now, or when the graph runs that the stream is capturing."""
@@ -82,8 +85,8 @@ def fake_cupy(gpu):
     class Stream:
         def __init__(self, *, non_blocking):
             assert non_blocking
-            gpu.streams += 1
-            self.ptr, self.recorded = 1000 + gpu.streams, None
+            self.ptr, self.recorded = 1001 + len(gpu.streams), None
+            gpu.streams[self.ptr] = self
 
         def __enter__(self):
             gpu.current.append(self)
@@ -97,8 +100,7 @@ def fake_cupy(gpu):
             self.recorded = []
 
         def end_capture(self):
-            gpu.calls.append("end_capture")
-            recorded, self.recorded = self.recorded, None
+            recorded = end_capture(self.ptr)
 
             def launch(stream):
                 gpu.calls.append("launch")
@@ -109,20 +111,22 @@ def fake_cupy(gpu):
 
     class RawModule:
         def __init__(self, *, code, options):
-            assert code == launches.SOURCE.read_text()
-            names = dict(re.fullmatch(r"-D(\w+)=(.*)", option).groups() for option in options[1:])
-            assert options[0] == "-std=c++14"
+            sources = {launches.source(subject): subject for subject in launches.subjects()}
+            names = dict(re.fullmatch(r"-D(\w+)=(.*)", option).groups() for option in options)
+            self.subject = sources[code]
             self.dtype = next(d for d, name in launches.REALS.items() if name == names["REAL"])
             assert names == launches.definitions(self.dtype)
+            gpu.calls.append(f"compile {self.subject} {self.dtype}")
 
         def get_function(self, name):
             gpu.calls.append(f"get_function {name}")
             assert not gpu.current or gpu.current[-1].recorded is None, "compiled in a capture"
+            signature = launches.signatures()[name]
+            assert signature.subject == self.subject
+            real = {"REAL": launches.REALS[self.dtype]}
             kinds = [
-                np.uint64
-                if star
-                else C_TYPES[launches.REALS[self.dtype] if kind == "REAL" else kind]
-                for kind, star, _ in launches.signatures()[name]
+                np.uint64 if star else C_TYPES[real.get(kind, kind)]
+                for kind, star, _ in signature.parameters
             ]
 
             def kernel(grid, block, args):
@@ -159,6 +163,13 @@ def fake_cupy(gpu):
         assert (host.shape, host.dtype) == (array.shape, array.dtype)
         array.memory[...] = host
 
+    def end_capture(stream):
+        gpu.calls.append("end_capture")
+        recorded, gpu.streams[stream].recorded = gpu.streams[stream].recorded, None
+        if gpu.invalid:
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated")
+        return recorded
+
     def get_device_count():
         if gpu.broken:
             raise CUDARuntimeError(gpu.broken)
@@ -171,6 +182,8 @@ def fake_cupy(gpu):
     runtime = SimpleNamespace(
         getDeviceCount=get_device_count, runtimeGetVersion=lambda: 13000,
         memGetInfo=lambda: (gpu.emulator.free_memory(), 10**9),
+        streamEndCapture=end_capture, graphDestroy=lambda graph: gpu.calls.append("graphDestroy"),
+        CUDARuntimeError=CUDARuntimeError,
     )  # fmt: skip
     cupy.cuda = SimpleNamespace(Device=device, Stream=Stream, runtime=runtime)
     return cupy

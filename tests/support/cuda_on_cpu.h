@@ -6,16 +6,14 @@
 // Shared memory is full of NaN when a block begins. A barrier at which not all threads arrive is an
 // error. What lies outside of arrays is for the caller to watch.
 #pragma once
+#include <math.h>  // the C++ one: exp and others are overloaded for float, as in CUDA
 #include <setjmp.h>
 #include <ucontext.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <random>
+#include <utility>
 #include <vector>
 
 #define __global__
@@ -46,7 +44,8 @@ const size_t STACK = 1 << 16;
 static std::vector<Fiber> fibers;
 static jmp_buf scheduler;
 static unsigned current;
-static std::function<void()> body;
+static void (*body)(const void *);
+static const void *kernel_and_arguments;
 static char error[256];
 
 // Back to the scheduler; returns when this fiber is called again.
@@ -59,7 +58,7 @@ __attribute__((noinline)) static void leave(State state, int line) {
 
 static void run_for_ever() {  // a fiber is used again by later blocks
   for (;;) {
-    body();
+    body(kernel_and_arguments);
     leave(DONE, 0);
   }
 }
@@ -109,18 +108,27 @@ static bool run_block(const std::vector<unsigned> &order) {
   }
 }
 
+static void shuffle(std::vector<unsigned> &order, unsigned &state) {
+  for (size_t i = order.size(); i > 1; i--) {
+    state = state * 1664525 + 1013904223;  // Numerical Recipes
+    std::swap(order[i - 1], order[(state >> 8) % i]);
+  }
+}
+
+template <class Kernel>
 static const char *launch(unsigned columns, unsigned rows, unsigned threads, unsigned seed,
-                          std::function<void()> kernel) {
+                          const Kernel &kernel) {
   make_fibers(threads);
-  body = kernel;
+  body = [](const void *given) { (*static_cast<const Kernel *>(given))(); };
+  kernel_and_arguments = &kernel;
   error[0] = 0;
   std::vector<unsigned> order(threads), blocks(columns * rows);
   for (unsigned i = 0; i < threads; i++) order[i] = seed == 1 ? threads - 1 - i : i;
   for (unsigned i = 0; i < blocks.size(); i++) blocks[i] = seed == 1 ? blocks.size() - 1 - i : i;
-  std::mt19937 random(seed);
-  if (seed > 1) std::shuffle(blocks.begin(), blocks.end(), random);
+  unsigned random = seed;
+  if (seed > 1) shuffle(blocks, random);
   for (unsigned block : blocks) {
-    if (seed > 1) std::shuffle(order.begin(), order.end(), random);
+    if (seed > 1) shuffle(order, random);
     blockIdx = {block % columns, block / columns, 0};
     if (!run_block(order)) break;
   }
@@ -140,8 +148,8 @@ static T atomicAdd(T *place, T value) {
 
 // sin and cos of pi a: quarter turns are taken off exactly, so that zeros are where they are.
 static void sincospi(double a, double *sine, double *cosine) {
-  const double quarter = std::floor(2 * a + 0.5), rest = M_PI * (a - quarter / 2);
-  const double s = std::sin(rest), c = std::cos(rest);
+  const double quarter = floor(2 * a + 0.5), rest = M_PI * (a - quarter / 2);
+  const double s = sin(rest), c = cos(rest);
   switch ((int)quarter & 3) {
     case 0: *sine = s, *cosine = c; break;
     case 1: *sine = c, *cosine = -s; break;
@@ -150,8 +158,8 @@ static void sincospi(double a, double *sine, double *cosine) {
   }
 }
 
-static void sincospif(float a, float *sine, float *cosine) {
+static void sincospi(float a, float *sine, float *cosine) {
   double s, c;
-  sincospi(a, &s, &c);
+  sincospi((double)a, &s, &c);
   *sine = (float)s, *cosine = (float)c;
 }

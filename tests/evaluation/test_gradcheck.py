@@ -4,10 +4,12 @@ Each wrong gradient here is the right one with one deliberate fault, so a test f
 goes blind to that fault. Inputs are fixed by seed.
 """
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from minivae.gradcheck import check_gradient
+from minivae.evaluation.gradcheck import Report, check_gradient
 
 RNG = np.random.default_rng(7)
 X = RNG.standard_normal((4, 3))
@@ -307,6 +309,97 @@ def test_nothing_but_kinks_is_a_failure():
     assert not report.passed
     assert report.worst == 0
     assert "nothing was compared" in str(report)
+    report = check_gradient(np.abs, lambda x, dy: dy * 3, [np.zeros(3)])
+    assert "3 of 3 failed" in str(report) and "nothing was compared" not in str(report)
+
+
+JUMPS = {  # forward, its gradient beside the jump, and the point, of which the first entry jumps
+    "threshold": (lambda x: 1.0 * (x >= 0.5), lambda x: 0 * x, [0.5, 0.2, -3.0]),
+    "threshold from above": (lambda x: 1.0 * (x > 0.5), lambda x: 0 * x, [0.5, 0.2, -3.0]),
+    "threshold beside x": (lambda x: 1.0 * (x >= 0.5), lambda x: 0 * x, [0.5 - 3e-9, 0.2, 1.0]),
+    "sign": (np.sign, lambda x: 0 * x, [0.0, 0.2, -3.0]),
+    "one point": (lambda x: np.where(x == 0, 1, x), lambda x: x**0, [0.0, 0.2, -3.0]),
+    "small on a slope": (lambda x: 5 * x + 1e-5 * (x > 1), lambda x: 5 * x**0, [1.0, 0.2, -3.0]),
+    "beside large numbers": (lambda x: 1e6 + (x > 1), lambda x: 0 * x, [1.0, 0.2, -3.0]),
+    "at large x": (lambda x: np.sin(x) + (x > 2e3), np.cos, [2e3, 0.2, -3.0]),
+    "with a kink": (lambda x: relu(x) - 0.1 * (x > 0), lambda x: 1.0 * (x > 0), [0.0, 0.2, -3.0]),
+    "root": (lambda x: np.sqrt(relu(x)), lambda x: (x > 0) / 2 / x**0.5, [0.0, 0.25, 1.0]),
+}
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_jumps_are_no_kinks(name):
+    forward, slope, x = JUMPS[name]
+
+    def backward(x, dy, slope_at_jump):
+        with np.errstate(all="ignore"):
+            return dy * np.where(x == point[0], slope_at_jump, slope(x))
+
+    point = np.array(x)
+    for value in (0.0, 1.0, 1e3):  # no value is a gradient there
+        report = check_gradient(forward, lambda x, dy, v=value: backward(x, dy, v), [point])
+        item = report.inputs["inputs[0]"]
+        assert (item.jumps, item.kinks, item.failed) == (1, 0, 0), str(report)
+        assert not report.passed
+        assert report.worst <= 1e-6  # of the other entries
+        assert (
+            "forward jumps at 1 of 3, first at coordinate (0,): sum(dout * outputs) changes by "
+            in str(report)
+        )
+        assert "no gradient exists" in str(report)
+    header, row = (line.split() for line in str(report).splitlines()[1:3])
+    assert (header[5], row[6]) == ("jumps", "1")
+    assert check_gradient(forward, lambda x, dy: backward(x, dy, 0.0), [point[1:]]).passed
+    with pytest.raises(AssertionError, match="jumps"):
+        report.raise_if_failed()
+
+
+def test_a_jump_along_a_direction_and_beside_a_wrong_entry():
+    def forward(x):
+        return np.tanh(x) + 1.0 * (x >= LARGE[3, 2])
+
+    report = check_gradient(forward, tanh_backward, [LARGE])
+    assert report.inputs["inputs[0]"].jumps == 20
+    assert not report.passed
+
+    def wrong(x, dy):
+        return tanh_backward(x, dy) * np.where(x == LARGE[3, 3], 1.001, 1)
+
+    report = check_gradient(forward, wrong, [LARGE[:5]])  # both are told
+    item = report.inputs["inputs[0]"]
+    assert (item.jumps, item.failed, item.index) == (1, 1, (3, 3))
+    assert "1 of 200 failed" in item.failure and "jumps at 1 of 200" in item.failure
+
+
+@pytest.mark.parametrize("curvature", [0, 1, 1e4])
+@pytest.mark.parametrize("distance", [0, *np.logspace(-12, -3, 19)])
+def test_a_kink_at_or_beside_x_is_no_jump(distance, curvature):
+    # With much curvature, here on the right, q(h) is far from q(h/4) even at the smallest step.
+    def forward(x, kink, left, right):
+        u = x - kink
+        return np.where(u > 0, right, left) * u + curvature * relu(u) ** 2
+
+    for left, right in ((-1e-3, 0), (0, -1e-3), (1, -1), (1e-3, 1)):
+        for kink in (distance, -distance):
+            report = check_gradient(
+                partial(forward, kink=kink, left=left, right=right), lambda x, dy: 0 * dy, [[0.0]]
+            )
+            assert report.inputs["inputs[0]"].jumps == 0, str(report)
+
+
+@pytest.mark.parametrize("level", np.logspace(8, 9.5, 7))
+def test_rounding_beside_a_kink_is_no_jump(level):
+    # At the smallest step rounding puts q off by more than the slopes, and by most at h/4.
+    def forward(x):
+        rounding = (level + np.sin(1e3 * x)) - level - np.sin(1e3 * x)
+        return relu(x) + rounding, np.full(1, level)
+
+    def backward(x, dy, dlevel):
+        return relu_backward(x, dy)
+
+    report = check_gradient(forward, backward, [np.zeros(1)], dout=(np.ones(1), np.ones(1)))
+    item = report.inputs["inputs[0]"]
+    assert (item.kinks, item.jumps) == (1, 0), str(report)
 
 
 def test_curvature_that_jumps_is_no_kink():
@@ -372,6 +465,274 @@ def test_complex_step_refuses_a_forward_that_is_not_analytic():
         check_gradient(np.abs, lambda x, dy: dy * np.sign(x), [X], method="complex")
 
 
+NOT_ANALYTIC = {  # forward and its gradient; the complex step is wrong for the first half of it
+    "abs": (lambda x: np.concatenate([np.abs(x[:2]), x[2:] ** 2]), np.sign),
+    "real": (lambda x: np.concatenate([x[:2].real * x[:2], x[2:] ** 2]), lambda x: 2 * x),
+    "conj": (lambda x: np.concatenate([x[:2].conj() * x[:2], x[2:] ** 2]), lambda x: 2 * x),
+}
+
+
+@pytest.mark.parametrize("name", NOT_ANALYTIC)
+def test_a_forward_that_is_not_analytic_is_not_called_a_wrong_gradient(name):
+    forward, slope = NOT_ANALYTIC[name]
+
+    def backward(x, dy):
+        return dy * np.concatenate([slope(x[:2]), 2 * x[2:]])
+
+    assert check_gradient(forward, backward, [X]).passed
+    report = check_gradient(forward, backward, [X], method="complex")
+    item = report.inputs["inputs[0]"]
+    assert not report.passed
+    assert (item.checked, item.failed, item.not_analytic) == (12, 0, 6)
+    assert "forward is not analytic at 6 of 12, first at coordinate (0, 0): complex" in item.failure
+    assert "use method='central'" in item.failure
+    assert "failed" not in item.failure
+
+    # Central differences are the judge there: a wrong gradient is still seen, and what is wrong.
+    report = check_gradient(forward, lambda x, dy: 1.001 * backward(x, dy), [X], method="complex")
+    item = report.inputs["inputs[0]"]
+    assert (item.failed, item.not_analytic) == (12, 6)
+    assert item.error == pytest.approx(1e-3 / 1.001, rel=1e-5)
+    assert item.factor == pytest.approx(1.001, rel=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-9, 1 + 1e-5, 2.0])
+def test_a_wrong_gradient_is_not_blamed_on_an_analytic_forward(factor):
+    # Central differences cannot see the 1e-9, so they do not speak for the gradient either.
+    report = check_gradient(
+        np.tanh, lambda x, dy: factor * tanh_backward(x, dy), [X], method="complex"
+    )
+    item = report.inputs["inputs[0]"]
+    assert (item.failed, item.not_analytic) == (12, 0)
+    assert "analytic at" not in item.failure
+    assert item.factor == pytest.approx(factor, rel=1e-12)
+
+
+def test_the_worst_is_a_wrong_entry_not_one_judged_by_central_differences():
+    # Relative errors 1e-9, far above 1e-12, and about 1e-7, far below the 1e-6 of the judge.
+    def forward(x):
+        return np.concatenate([np.abs(x[:1]), x[1:] ** 2])
+
+    def backward(x, dy):
+        return dy * np.concatenate([(1 + 1e-7) * np.sign(x[:1]), 2 * (1 + 1e-9) * x[1:]])
+
+    item = check_gradient(forward, backward, [X], method="complex").inputs["inputs[0]"]
+    assert (item.failed, item.not_analytic) == (9, 3)
+    assert item.index[0] > 0
+    assert item.error == pytest.approx(1e-9, rel=1e-3)
+
+
+def test_kinks_and_jumps_that_the_complex_step_meets():
+    # NumPy orders complex numbers, so relu at i h has the slope 1. The gradient 0 is no fault.
+    x = np.array([0.0, 1.0, -1.0])
+    report = check_gradient(relu, relu_backward, [x], method="complex")
+    item = report.inputs["inputs[0]"]
+    assert (item.failed, item.kinks, item.not_analytic) == (0, 1, 1), str(report)
+    assert not report.passed
+
+    def forward(x):
+        return np.abs(x) + x**2 + (x.real >= 0)
+
+    report = check_gradient(forward, lambda x, dy: dy * (1 + 2 * x), [x], method="complex")
+    item = report.inputs["inputs[0]"]
+    assert (item.jumps, item.not_analytic, item.failed) == (1, 2, 1), str(report)
+
+
+def test_the_complex_step_stands_where_central_differences_find_nothing():
+    # Every step to the left leaves the domain.
+    x = np.array([1e-9, 2e-9])
+    assert check_gradient(np.log, lambda x, dy: dy / x, [x], method="complex").passed
+    report = check_gradient(np.log, lambda x, dy: 2 * dy / x, [x], method="complex")
+    item = report.inputs["inputs[0]"]
+    assert (item.failed, item.not_analytic, item.kinks) == (2, 0, 0)
+    assert item.factor == pytest.approx(2, rel=1e-12)
+
+
+def test_central_differences_start_from_the_point_for_each_input():
+    def forward(x, y):
+        return (x * y).conj() * (x * y)
+
+    def backward(x, y, dy):
+        return 2 * dy * x * y * y, 2 * dy * x * x * y
+
+    report = check_gradient(forward, backward, [X, X[::-1]], method="complex")
+    for item in report.inputs.values():
+        assert (item.failed, item.not_analytic) == (0, 12), str(report)
+
+
+# ---- common factors ----
+
+
+FACTORS = {
+    1.001: "1.001 times numeric in every coordinate\n",
+    -1: "-1 times numeric in every coordinate: is the sign wrong?\n",
+    0: "0 times numeric in every coordinate: is a path missing?\n",
+    2: "2 times numeric in every coordinate: is a factor 1/2 lost, or a path counted twice?\n",
+    1 / 2: "1/2 times numeric in every coordinate: is a factor 2 lost, as of a square, or ",
+    32: "32 times numeric in every coordinate: is a sum taken where forward takes a mean?\n",
+    1 / 32: "1/32 times numeric in every coordinate: is a mean taken twice, or where forward ",
+    1 / 784: "1/784 times numeric in every coordinate: is a mean taken twice, ",
+    -2: "-2 times numeric in every coordinate: is the sign wrong? is a factor 1/2 lost, ",
+    -1 / 32: "-1/32 times numeric in every coordinate: is the sign wrong? is a mean taken twice, ",
+    1.5: "1.5 times numeric in every coordinate\n",
+    1 + 3e-6: "1.000003 times numeric in every coordinate\n",  # tolerance 1e-6
+    2 + 3e-6: "2.000003 times numeric in every coordinate\n",  # not 2
+    1 / 7000: "0.0001428571 times numeric in every coordinate\n",  # 2 n d > 1/100: may be chance
+}
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_common_factor_is_named(factor):
+    report = check_gradient(np.tanh, lambda x, dy: factor * tanh_backward(x, dy), [X])
+    item = report.inputs["inputs[0]"]
+    assert item.factor == pytest.approx(factor, rel=1e-8)
+    assert f"\n  analytic is {FACTORS[factor]}" in item.failure + "\n"
+
+
+def test_the_ends_of_a_mean():
+    # The commonest of all: backward of a mean over B rows for a sum, and the reverse.
+    B = len(X)
+
+    def mean(x):
+        return np.sin(x).sum(axis=1).mean()
+
+    def backward(x, dy, scale):
+        return dy * scale * np.cos(x)
+
+    assert check_gradient(mean, lambda x, dy: backward(x, dy, 1 / B), [X]).passed
+    for scale, words in ((1, "4 times numeric .* a sum taken"), (1 / B**2, "1/4 times .* twice")):
+        report = check_gradient(mean, lambda x, dy, s=scale: backward(x, dy, s), [X])
+        with pytest.raises(AssertionError, match=words):
+            report.raise_if_failed()
+
+
+def test_a_common_factor_along_directions():
+    report = check_gradient(np.tanh, lambda x, dy: tanh_backward(x, dy) / 50, [LARGE])
+    assert "analytic is 1/50 times numeric in every direction: is a mean" in str(report)
+
+    def first_row_twice(x, dy):
+        return tanh_backward(x, dy) * np.where(np.arange(len(x)) == 0, 2, 1)[:, None]
+
+    report = check_gradient(np.tanh, first_row_twice, [LARGE])
+    item = report.inputs["inputs[0]"]
+    assert item.failed == 20
+    assert item.factor is None and "times" not in item.failure
+
+
+def with_factors(factors):
+    """The gradient of tanh, but entry i of it `factors[i]` times what it should be."""
+
+    def backward(x, dy):
+        gradient = tanh_backward(x, dy)
+        gradient.flat[: len(factors)] *= factors
+        return gradient
+
+    return check_gradient(np.tanh, backward, [X]).inputs["inputs[0]"]
+
+
+@pytest.mark.parametrize(
+    ("factors", "common"),
+    [
+        ([2, 2], 2),
+        ([1.001, 1.001, 1.001], 1.001),
+        ([2, 3], None),
+        ([2, -2], None),
+        ([0, 2, 2], None),
+        ([2, 2, 2, 1.001], None),
+        ([1.001, 1.001 + 2e-5], None),  # the tolerance is 1e-6
+        ([1.001, 1.001 + 1e-7], 1.001),
+        ([1.001], None),  # one ratio is always common: only one with a meaning says something
+        ([1.5], None),
+        ([0], 0),
+        ([-1], -1),
+        ([2], 2),
+        ([1 / 32], 1 / 32),
+    ],
+)
+def test_a_factor_of_some_entries(factors, common):
+    item = with_factors(factors)
+    assert item.failed == len(factors)
+    if common is None:
+        assert item.factor is None and "times" not in item.failure
+    else:
+        assert item.factor == pytest.approx(common, rel=1e-6)
+        assert "times numeric in every failing coordinate" in item.failure
+
+
+def test_entries_that_are_zero_agree_with_every_factor():
+    def twice(x, dy):
+        return 2 * relu_backward(x, dy)
+
+    item = check_gradient(relu, twice, [X]).inputs["inputs[0]"]
+    assert item.failed == (X > 0).sum() < 12
+    assert "analytic is 2 times numeric in every coordinate: " in item.failure
+
+    def twice_but_one(x, dy):  # not zero where the number is
+        return twice(x, dy) + (x == X[X < 0][0])
+
+    item = check_gradient(relu, twice_but_one, [X]).inputs["inputs[0]"]
+    assert item.failed == (X > 0).sum() + 1
+    assert item.factor is None
+
+
+def test_numbers_that_are_not_known_have_no_factor():
+    # The noise 40 eps level / h is about 1e-2 at h = 1e-3, so all slopes 0.3 are known to 1/30.
+    def forward(x):
+        return 1e9 + 0.3 * x
+
+    report = check_gradient(forward, lambda x, dy: 0.9 * dy, [X], dout=np.ones((4, 3)))
+    item = report.inputs["inputs[0]"]
+    assert item.failed == 12
+    assert item.factor is None and "times" not in item.failure
+    report = check_gradient(
+        lambda x: forward(x) - 1e9 + 1e7, lambda x, dy: 0.9 * dy, [X], dout=np.ones((4, 3))
+    )
+    assert "analytic is 3 times numeric in every coordinate" in str(report)
+
+
+def test_a_factor_beside_a_kink():
+    x = np.array([0.0, 1.0, -1.0, 2.0])
+    report = check_gradient(relu, lambda x, dy: 2 * relu_backward(x, dy, 1.0), [x])
+    item = report.inputs["inputs[0]"]
+    assert (item.kinks, item.failed) == (1, 3)
+    assert "analytic is 2 times numeric in every coordinate: " in item.failure
+
+
+def test_values_that_are_not_finite_have_no_factor():
+    for value in (np.nan, np.inf):
+        report = check_gradient(
+            np.tanh, lambda x, dy, v=value: 2 * tanh_backward(x, dy) + (x == X[0, 0]) * v, [X]
+        )
+        assert report.inputs["inputs[0]"].factor is None
+
+
+def test_each_planted_fault_has_its_own_diagnosis():
+    def forward(x):
+        return x * np.tanh(x)
+
+    def backward(x, dy):
+        return dy * (np.tanh(x) + x / np.cosh(x) ** 2)
+
+    def missing_path(x, dy):
+        return dy * np.tanh(x)
+
+    faults = {
+        "is 1.001 times numeric in every coordinate": lambda x, d: 1.001 * backward(x, d),
+        "in every coordinate: is the sign wrong?": lambda x, d: -backward(x, d),
+        "1 of 12 failed": lambda x, d: one_entry_by_a_thousandth(backward(x, d)),
+        "in every coordinate: is a path missing?": lambda x, d: 0 * backward(x, d),
+        "12 of 12 failed": missing_path,  # one of two: there is no factor in common
+    }
+    assert check_gradient(forward, backward, [X]).passed
+    for words, fault in faults.items():
+        for method in ("central", "complex"):
+            report = check_gradient(forward, fault, [X], method=method)
+            assert not report.passed
+            assert words in str(report)
+            assert ("times" in str(report)) == ("every" in words)
+            assert report.inputs["inputs[0]"].not_analytic == 0
+
+
 # ---- report ----
 
 
@@ -405,11 +766,13 @@ def test_report_reads_well():
 
     report = check_gradient(forward, wrong, [X, W, np.ones(5)], names=["x", "weight", "bias"])
     lines = str(report).splitlines()
-    assert lines[1].split() == ["input", "shape", "checked", "kinks", "ratio", "worst", "error"]
+    assert lines[1].split() == "input shape checked failed kinks jumps ratio worst error".split()
     assert lines[2].startswith("x       (4, 3)  12 coordinates")
     assert lines[3].startswith("weight  (3, 5)  15 coordinates")
     assert lines[4].startswith("bias    (5,)    not differentiated")
-    assert lines[5].startswith("FAILED, look at weight at index (1, 2): analytic ")
+    assert lines[5].startswith(
+        "FAILED, look at weight: 1 of 15 failed, worst at coordinate (1, 2): analytic "
+    )
     assert len(lines) == 6
     item = report.inputs["weight"]
     assert (item.checked, item.kinks, item.index) == (15, 0, (1, 2))
@@ -419,6 +782,23 @@ def test_report_reads_well():
         report.raise_if_failed()
     right = check_gradient(np.tanh, tanh_backward, [X])
     assert str(right).splitlines()[-1].startswith("PASSED")
+
+
+def test_failures_are_counted():
+    def some_wrong(x, dy):
+        gradient = tanh_backward(x, dy)
+        gradient.flat[:37] *= np.linspace(1.001, 1.1, 37)
+        return gradient
+
+    report = check_gradient(np.tanh, some_wrong, [LARGE[:5]], names=["x"])
+    item = report.inputs["x"]
+    assert (item.checked, item.failed) == (200, 37)
+    assert "x: 37 of 200 failed, worst at coordinate (0, 36): " in str(report)
+    assert str(report).splitlines()[2].startswith("x      (5, 40)  200 coordinates  37      0 ")
+    assert check_gradient(np.tanh, tanh_backward, [LARGE[:5]]).inputs["inputs[0]"].failed == 0
+    # Along a random direction every check sees the wrong entries.
+    report = check_gradient(np.tanh, some_wrong, [LARGE])
+    assert "20 of 20 failed, worst at direction " in str(report)
 
 
 def test_same_seed_same_report():
@@ -448,6 +828,34 @@ def test_directions_are_random_unit_vectors():
     assert np.abs(units).max() < 0.15
     overlap = units[::6] @ units[::6].T  # normal about 1 / 45 between different directions
     assert np.abs(overlap - np.eye(3)).max() < 0.15
+
+
+def test_reports_of_different_inputs_are_merged():
+    def report(name, factor=1.0, **options):
+        def backward(x, dy):
+            return factor * tanh_backward(x, dy)
+
+        return check_gradient(np.tanh, backward, [X], names=[name], **options)
+
+    right, other, wrong = report("right"), report("other"), report("wrong", 1.001)
+    merged = Report.merged([right, other, wrong])
+    assert (merged.method, merged.tolerance) == ("central", 1e-6)
+    assert list(merged.inputs) == ["right", "other", "wrong"]
+    assert merged.inputs["wrong"] is wrong.inputs["wrong"]
+    assert merged.worst == wrong.worst
+    assert not merged.passed
+    assert "FAILED, look at wrong: 12 of 12 failed" in str(merged)
+    assert Report.merged([right, other]).passed
+    assert Report.merged([right]) == right
+    assert Report.merged(iter([right, wrong])) == Report.merged([right, wrong])
+    for reports in (
+        [],
+        [right, report("right")],
+        [right, report("other", tolerance=1e-5)],
+        [right, report("other", method="complex", tolerance=1e-6)],
+    ):
+        with pytest.raises(ValueError, match="reports must share method, tolerance and no input"):
+            Report.merged(reports)
 
 
 def test_empty_and_undifferentiated_inputs():
@@ -480,6 +888,9 @@ def test_nonfinite_values_fail():
     one_nan = np.where(X[2, 1] == X, np.nan, 1.0)
     report = check_gradient(lambda x: 2 * x, lambda x, dy: 2 * dy * one_nan, [X])
     assert report.inputs["inputs[0]"].index == (2, 1)
+    for value in (np.nan, np.inf):  # the imaginary part alone is finite
+        report = check_gradient(lambda x, v=value: x + v, lambda x, dy: dy, [X], method="complex")
+        assert report.worst == np.inf and report.inputs["inputs[0]"].not_analytic == 0
     report = check_gradient(np.sqrt, lambda x, dy: dy, [np.array([0.0, 1.0])])
     assert report.worst == np.inf  # no derivative from the left at any step
 

@@ -1,4 +1,4 @@
-"""A GPU in memory: the kernels of cuda.cu, compiled by g++, on arrays that the host may not touch.
+"""A GPU in memory: the CUDA kernels, compiled by g++, on arrays that the host may not touch.
 
 It is a device as launches.py describes it. What real hardware would not forgive is an error here:
 an access outside of an array (around each lie zones whose bytes must stay what they are, and are
@@ -8,6 +8,7 @@ that looks into an array, allocates or copies while a step is captured.
 
 import ctypes
 import hashlib
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -17,8 +18,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
-from minivae.kernels import launches
+from minivae.kernels.support import launches
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 ORDERS = (0, 1, 2, 3)  # of threads and blocks: up, down, two shuffles
@@ -26,6 +28,9 @@ ZONE = 1024  # bytes on either side of an array
 POISON = 0xFF  # as bytes of a float: NaN
 CLEAN = (bytes([POISON]) * ZONE,) * 2
 GXX = shutil.which("g++")
+EMULATED = pytest.mark.skipif(
+    GXX is None or platform.system() != "Linux", reason="the emulated GPU needs Linux and g++"
+)
 FLAGS = """-std=c++17 -O1 -U_FORTIFY_SOURCE -fPIC -shared -Wl,-Bsymbolic -fno-gnu-unique
     -Wall -Wextra -Werror -Wno-unused-function -Wno-clobbered""".split()
 TYPES = {"int": "int", "i64": "long long", "u32": "unsigned", "double": "double"}
@@ -79,14 +84,15 @@ def compile_kernels(dtype, source):
 
 
 class Emulator:
-    """A device in memory. order: of threads and blocks. limit: bytes that it has, None for many."""
+    """A device in memory. order: of threads and blocks. source: what there is of a subject.
+    limit: bytes that it has, None for many.
+    """
 
-    product = None  # matrix products by the kernel of cuda.cu
+    product = None  # matrix products by the kernel of dense/cuda.cu
 
-    def __init__(self, order=0, source=None, limit=None):
-        self.order, self.limit = order, limit
-        self.source = source or launches.SOURCE.read_text()
-        self.libraries, self.arrays, self.recording = {}, weakref.WeakValueDictionary(), None
+    def __init__(self, order=0, source=launches.source, limit=None):
+        self.order, self.limit, self.source = order, limit, source
+        self.units, self.arrays, self.recording = {}, weakref.WeakValueDictionary(), None
         self.launched, self.lock = 0, threading.RLock()
 
     def empty(self, shape, dtype):
@@ -134,9 +140,10 @@ class Emulator:
     def launch(self, dtype, kernel, grid, values):
         assert all(isinstance(value, np.generic) for value in values), values
         assert 0 < grid[0] < 2**31 and 0 < grid[1] < 2**16, grid
-        if dtype not in self.libraries:
-            self.libraries[dtype] = compile_kernels(dtype, self.source)
-        run = getattr(self.libraries[dtype], f"run_{kernel}")
+        key = launches.unit(self.units, dtype, kernel)
+        if key not in self.units:
+            self.units[key] = compile_kernels(key[1], self.source(key[0]))
+        run = getattr(self.units[key], f"run_{kernel}")
         run.restype = ctypes.c_char_p
         arguments = [np.ctypeslib.as_ctypes_type(value.dtype)(value.item()) for value in values]
         arguments = [ctypes.c_uint(n) for n in (*grid, self.order)] + arguments

@@ -1,0 +1,33 @@
+"""CUDA twins of batch/reference.py: each launches its kernel of cuda.cu."""
+
+from ..support.launches import blocks, common_shape
+
+
+def gather(on, data, rows, x, observed):
+    n, D = common_shape(x=x, observed=observed)
+    if rows.size != n or data.shape[1] != D:
+        raise ValueError(f"x has shape {x.shape}, expected {(rows.size, data.shape[1])}")
+    on.launch("gather", x.dtype, (n, blocks(D)), data, *on.rows(rows), x, observed, D)
+
+
+def copy(on, source, target):
+    if source.size != target.size:
+        raise ValueError(f"source has {source.size} entries, target {target.size}")
+    on.launch("copy", target.dtype, (blocks(target.size), 1),
+              source, target, on.counters, target.size)  # fmt: skip
+
+
+def all_finite(on, values):
+    flags = on.flags()
+    on.launch("all_finite", values.dtype, (blocks(values.size), 1), values, flags, values.size)
+    return on.passed(flags)
+
+
+def add_terms(on, terms, totals):
+    n_terms, B = terms.shape
+    on.launch("add_terms", terms.dtype, (n_terms, 1), terms, on.counters, totals, B)
+
+
+def join(on, barrier, workers):
+    """A device has one worker: its kernels run one after the other."""
+    assert workers == 1

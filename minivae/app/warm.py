@@ -1,0 +1,53 @@
+"""A second process that compiles what evaluation needs, while the first one compiles training.
+
+Numba compiles on one processor, and a first run waits for it longer than for anything else. What
+is compiled here goes to the cache that both processes share. With everything in the cache already,
+there is no second process.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+from minivae.engine.machine import is_compiled, machine
+from minivae.files.document import tuples
+from minivae.models import find
+
+
+@contextlib.contextmanager
+def compiling_beside(model, n_features):
+    """Within the block, the second process is at work, if there is something to compile."""
+    if model.device != "cpu" or is_compiled(machine(model.program, "cpu", model.matmul_precision)):
+        yield
+        return
+    what = {"model": model.program.NAME, "settings": model.get_params(), "n_features": n_features}
+    process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    with process.stdin:
+        process.stdin.write(json.dumps(what).encode())
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def compile_evaluation(what):
+    """Call, on three rows of zeros, what a run calls once it has trained."""
+    settings = {name: tuples(value) for name, value in what["settings"].items()}
+    model, D = find(what["model"])(**settings), what["n_features"]
+    X = np.zeros((3, D), model.dtype)
+    model.check_data(X)
+    model.become(*model.new_state(D))
+    model.n_features_in_ = D
+    model.held_out_score(X)
+    model.sample(3)
+    if hasattr(model, "transform"):
+        model.inverse_transform(model.transform(X))
+
+
+if __name__ == "__main__":
+    compile_evaluation(json.load(sys.stdin))

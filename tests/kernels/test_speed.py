@@ -1,0 +1,126 @@
+"""Speed as far as it can be told without a clock: what the compiler made of the kernels.
+
+A loop that no longer becomes vector code, or an exp that is libm's, costs a factor of four to ten,
+and no result shows it. The optimised code does: `inspect_llvm` gives it, on any machine.
+"""
+
+import math
+import re
+
+import numba
+import numpy as np
+import pytest
+from numba import types
+
+from minivae.kernels.support import gemm, native
+from minivae.kernels.tables import cpu, reference
+
+x = np.linspace(0, 1, 9 * 33, dtype="f4").reshape(9, 33)
+v, rows, heads = x[0], x[:, 0].copy(), x[:, :16]
+square, room = np.ones((33, 33), "f4"), np.ones((9, 33), "f4")  # of NADE: D = H = 33
+
+
+def gradients():
+    return square.copy(), v.copy(), square.copy()
+
+
+# Kernels with loops over float32 numbers: how many loops there are, and arguments.
+CALLS = {
+    "bias_activation": (5, lambda: [x.copy(), v, 0]),
+    "activation_backward": (4, lambda: [x.copy(), x, 0]),
+    "sum_rows": (2, lambda: [x, 0, v.copy()]),
+    "sample_gaussian": (1, lambda: [heads, heads, heads.copy(), heads.copy(), rows]),
+    "sample_gaussian_backward": (1, lambda: [x, heads, heads, x, 1.0, x.copy(), x.copy()]),
+    "log_importance_weights": (1, lambda: [x, x, x, rows, rows.copy()]),
+    "bernoulli_nll": (1, lambda: [x, x, None, 1.0, rows, x.copy()]),
+    "bernoulli_nll observed": (2, lambda: [x, x, x, 1.0, rows, x.copy()]),
+    "bernoulli_nll alone": (1, lambda: [x, x, None, 1.0, rows, None]),
+    "bernoulli_nll observed alone": (1, lambda: [x, x, x, 1.0, rows, None]),
+    "bernoulli_mean": (1, lambda: [x, x.copy()]),
+    "gaussian_nll": (1, lambda: [x, v[:1], x, None, 1.0, rows, x.copy(), rows.copy()]),
+    "gaussian_nll observed": (2, lambda: [x, v[:1], x, x, 1.0, rows, x.copy(), rows.copy()]),
+    "gaussian_nll alone": (1, lambda: [x, v[:1], x, None, 1.0, rows, None, None]),
+    "gaussian_nll observed alone": (2, lambda: [x, v[:1], x, x, 1.0, rows, None, None]),
+    "gaussian_draw": (1, lambda: [x, v[:1], x, x.copy()]),
+    "gather observed": (1, lambda: [x, np.arange(9), x.copy(), x.copy()]),
+    "all_finite": (1, lambda: [x]),
+    "nade_logits": (5, lambda: [x, square, v, square, v, room, room.copy(), x.copy()]),
+    # 7 loops; that over `after` is scalar, and rare: two vector loops in its place gain nothing.
+    "nade_backward": (6, lambda: [x, x, square, v, square, 0, 33, *gradients()]),
+    "nade_sample": (4, lambda: [x, square, v, square, v, room, room.copy(), x.copy()]),
+    "random_binarize": (1, lambda: [x.copy(), 1, 2, 3, 4]),
+    "threshold": (1, lambda: [x.copy()]),
+    "sgd": (2, lambda: [v.copy(), v, v.copy(), 0.1, 0.1, 0.1]),
+    "adagrad": (1, lambda: [v.copy(), v, v.copy(), 0.1, 0.1, 0.1]),
+    "adam": (1, lambda: [v.copy(), v, v.copy(), v.copy(), 1, 0.1, 0.9, 0.99, 1e-8, 0.0]),
+}  # fmt: skip
+# Kernels without such a loop: whole numbers, memory only, products (below), sums in a fixed order.
+APART = {"random_words", "random_uniform", "random_normal", "copy", "join", "matmul", "add_terms"}
+VECTOR = r"= (?:fmul|fadd|fsub|fdiv|fcmp) [^\n]*<(?:4|8|16) x float>"
+LIBM = r"call [^\n]*@(?:llvm\.)?(?:exp|log|log1p|expm1|tanh|sin|cos)f?\b"
+DOUBLE = r"= (?:fmul|fadd|fsub|fdiv) [^\n]*<\d+ x double>"
+
+
+def optimised(function, *arguments):
+    """The code of a call; what comes from the cache cannot be inspected, so it is compiled anew."""
+    kernel = numba.njit(**native.FAST)(function)
+    kernel(*arguments)
+    (code,) = kernel.inspect_llvm().values()
+    return code
+
+
+def vector_loops(code):
+    """How many loops became vector arithmetic of float32 numbers."""
+    blocks = [block for block in code.split("\n\n") if re.match(r"vector\.body\d*:", block)]
+    return sum(re.search(VECTOR, block) is not None for block in blocks)
+
+
+def test_every_kernel_is_looked_at():
+    kernels = {name for name, value in vars(reference).items() if callable(value)}
+    assert {name.split()[0] for name in CALLS} | APART >= kernels
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_float32_loops_are_vector_code_without_libm(name):
+    loops, arguments = CALLS[name]
+    code = optimised(getattr(cpu(), name.split()[0]).py_func, *arguments())
+    assert vector_loops(code) >= loops
+    assert not re.search(LIBM, code)
+    assert not re.search(DOUBLE, code), "float32 turned into float64"
+
+
+def test_the_guard_sees_scalar_loops_calls_of_libm_and_double_precision():
+    def chain(y):
+        for i in range(1, y.size):
+            y[i] = y[i] * y[i - 1]
+
+    def one_of_two(y):
+        for i in range(y.size):
+            y[i] = y[i] * y[i]
+        for i in range(1, y.size):
+            y[i] = y[i] * y[i - 1]
+
+    def libm(y):
+        for i in range(y.size):
+            y[i] = math.exp(y[i])
+
+    def doubles(y):
+        for i in range(y.size):
+            y[i] = 0.5 * y[i] + 1.5
+
+    assert vector_loops(optimised(chain, v.copy())) == 0
+    assert vector_loops(optimised(one_of_two, v.copy())) == 1
+    assert re.search(LIBM, optimised(libm, v.copy()))
+    assert re.search(DOUBLE, optimised(doubles, v.copy()))
+
+
+def test_a_tile_of_a_product_is_one_multiply_add_per_vector_and_step():
+    """Sums that were kept in memory, or widths that were compiled twice, would show here."""
+    n = types.intp
+    for dtype, size in ((types.float32, 4), (types.float64, 8)):
+        matrices = (types.CPointer(dtype), n, n) * 3
+        product = numba.njit(types.void(n, n, n, *matrices), **native.FAST)(gemm._multiply.py_func)
+        (code,) = product.inspect_llvm().values()
+        calls = re.findall(r"call[^\n]* <(\d+) x \w+> @llvm\.fmuladd", code)
+        tiles = gemm.ROWS * sum(range(1, gemm.VECTORS + 1))
+        assert calls == [str(gemm.VECTOR_BYTES // size)] * tiles

@@ -1,0 +1,171 @@
+"""Arguments for every kernel that computes with real numbers, and a twin beside the reference.
+
+The tolerances are derived here, kernel by kernel, so that a test only says what is compared.
+"""
+
+import copy
+from typing import NamedTuple
+
+import numpy as np
+from numpy.testing import assert_array_equal
+from scipy import special
+
+from minivae.kernels import LOGVAR_BOUND
+from minivae.kernels.tables import reference
+
+
+class Out(NamedTuple):
+    """An array that a kernel writes, and what its tolerance needs.
+
+    size: sum of the |terms| of each entry; None: |before| + |after|, where nothing else cancels;
+    infinity: room whose contents are nobody's business.
+    """
+
+    before: np.ndarray
+    size: np.ndarray | float | None = None
+    terms: int = 0
+    dtype: str | None = None  # None: that of the kernel
+
+
+def arguments(dtype, n, m, seed=0, magnitude=1.0):
+    """{kernel: its arguments}, in float64 but of values that dtype holds exactly."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        return (magnitude * rng.standard_normal(shape)).astype(dtype).astype(np.float64)
+
+    (a, b, c, d), weight, bias, s = draw(4, n, m), draw(m, 5), draw(m), draw(1)
+    block, rows = np.full((n, m), np.nan), np.full(n, np.nan)  # the kernel must write all of them
+    code, scale, masked, sloped = int(rng.integers(5)), rng.random(), *(rng.random(2) < 0.6)
+    known = rng.random((n, m)) < 0.7 if masked else np.ones((n, m), bool)
+    target = rng.choice([0, 0.5, 1], (n, m))
+    x, observed = np.where(known, target, np.nan), known.astype(float) if masked else None
+
+    def gradient(out):
+        return out if sloped else None
+
+    f = a.copy()
+    reference.bias_activation(f, bias, code)
+    held, held_s = np.clip(b, -LOGVAR_BOUND, LOGVAR_BOUND), np.clip(s, -LOGVAR_BOUND, LOGVAR_BOUND)
+    dbias = Out(bias * np.nan, abs(a).sum(axis=0), n)  # of terms dy f', and f' <= 1
+    std, precision, residual = np.exp(held / 2), np.exp(-held_s), known * (target - a)
+    kl = (a * a + std * std + abs(held) + 1) / 2
+    log_w = (c * c + abs(held) + a * a).sum(axis=1) / 2 + abs(d[:, 0])
+    dlogvar = (abs(d * c) * std + scale * (std * std + 1)) / 2
+    bernoulli_terms = known * (np.logaddexp(0, a) + target * abs(a))
+    ds_terms = (known + residual**2 * precision) / 2
+    gaussian_terms = ds_terms + known * (1 + abs(held_s) / 2)
+    left, right = [(a, weight), (a, draw(5, m).T), (a.T, b)][code % 3]  # as in x W, dy W^T, x^T dy
+    product = abs(left) @ abs(right)
+    # Optimisers: positive, with powers of 2, so that only theta minus its step can cancel.
+    theta, slope, first, second = abs(np.stack([a, b, c, d])).reshape(4, -1)
+    return nade_arguments(draw, rng, dtype, n, *((min(m, 40), 5) if code % 2 else (5, m))) | {
+        "matmul": [left, right, Out(product * np.nan, product, left.shape[1])],
+        # y + bias is rounded: relu moves by as much, the others by |a f'| <= |f| + 1.
+        "bias_activation": [Out(a, abs(f) + np.minimum(abs(a + bias), 1)), bias, code],
+        "activation_backward": [Out(a), target, code],
+        "sum_rows": [a, 0, dbias],
+        "sample_gaussian": [
+            a, b, c, Out(block, abs(a) + std * abs(c)), Out(rows, kl.sum(axis=1), m)
+        ],
+        "sample_gaussian_backward": [
+            d, a, b, c, scale, Out(block, abs(d) + scale * abs(a)), Out(block, dlogvar)
+        ],
+        "log_importance_weights": [b, c, a, d[:, 0], Out(rows, log_w, m)],
+        "bernoulli_nll": [
+            a, x, observed, scale, Out(rows, bernoulli_terms.sum(axis=1), m),
+            gradient(Out(block, scale * (special.expit(a) + target))),
+        ],
+        "bernoulli_mean": [a, Out(block, special.expit(a))],
+        "gaussian_nll": [
+            a, s, x, observed, scale, Out(rows, gaussian_terms.sum(axis=1), m),
+            gradient(Out(block, scale * precision * abs(residual))),
+            gradient(Out(rows, scale * ds_terms.sum(axis=1), m)),
+        ],
+        "gaussian_draw": [a, s, c, Out(block, abs(a) + np.exp(held_s / 2) * abs(c))],
+        "sgd": [Out(theta), slope, Out(first), 0.25, 0.9, 0.1],
+        "adagrad": [Out(theta), slope, Out(first), 0.25, 0.1, 1e-8],
+        "adam": [Out(theta), slope, Out(first), Out(second), 3, 0.25, 0.5, 0.75, 1e-8, 0.1],
+        "add_terms": [a, Out(np.arange(n) / 4, abs(a).sum(axis=1) + n, m, "float64")],
+        "threshold": [Out(target, 0)],  # size 0: no rounding
+        "gather": [
+            np.where(rng.random((9, m)) < 0.8, draw(9, m), np.nan) if masked else draw(9, m),
+            rng.integers(0, 9, n), Out(block, 0), Out(block, 0) if masked else None,
+        ],
+        "copy": [a, Out(block, 0)],
+    }  # fmt: skip
+
+
+def nade_arguments(draw, rng, dtype, n, D, H):
+    """Those of NADE's kernels with real results, for D variables and H hidden units.
+
+    With A the sum of |c| and all |x W|, a_d is off by D roundings of A at most and h = sigmoid(a_d)
+    by its own and that times h' = h (1 - h), or is 0 where it is no normal number. 1 - h itself is
+    rounded in units of h.
+    """
+    x, dlogits, W, V, c, b = rng.choice([0, 0, 0.5, 1], (n, D)), draw(n, D), *draw(2, D, H), *(
+        draw(H), draw(D))  # fmt: skip
+    first, last = H // 4, H - H // 5
+    before = c + np.cumsum(x[:, :, None] * W, axis=1) - x[:, :, None] * W  # (n, D, H)
+    h, limits = special.expit(before), np.finfo(dtype)
+    size = h + h * special.expit(-before) * (abs(c) + abs(x) @ abs(W))[:, None, :]
+    size += limits.tiny / limits.eps
+    logits = abs(b) + (abs(V) * size).sum(axis=2)
+    dV = (abs(dlogits)[:, :, None] * size).sum(axis=0)
+    da = (abs(dlogits)[:, :, None] * abs(V) * size).sum(axis=1)  # (n, H): over all variables
+    kept = np.full((D, H), 7.0)  # what other columns must still be
+    return {
+        "nade_logits": [
+            x, W, c, V, b, Out(np.zeros((n, H)), np.inf), Out(np.zeros((n, H)), np.inf),
+            Out(np.full((n, D), np.nan), logits, D + H),
+        ],
+        "nade_backward": [
+            x, dlogits, W, c, V, first, last, Out(kept, x.T @ da, n + 2 * D),
+            Out(kept[0], da.sum(axis=0), n + 2 * D), Out(kept, dV, n + D),
+        ],
+    }  # fmt: skip
+
+
+TWINS = sorted(arguments("float64", 1, 1))
+
+
+def strided(array):
+    """Every second entry of longer rows; between them stands 1."""
+    wide = np.ones((*array.shape[:-1], 2 * array.shape[-1] + 1), array.dtype)
+    wide[..., 1::2] = array
+    return wide[..., 1::2]
+
+
+def columns(matrix):
+    """Columns of a wider matrix; beside them stands 1."""
+    wide = np.ones((len(matrix), matrix.shape[1] + 3), matrix.dtype)
+    wide[:, 1:-2] = matrix
+    return wide[:, 1:-2]
+
+
+def compare(name, kernel, dtype, layout, given):
+    """The kernel in dtype against the float64 reference; nothing but its Outs may change.
+
+    A term's relative error is at most 8 eps: 3 of a formula (3e-7 in float32), twice that for a
+    square, and products; each addition brings one eps more. What is not a normal number may be 0.
+    """
+    exact = [copy.deepcopy(g.before if isinstance(g, Out) else g) for g in given]
+    found = list(exact)
+    for i, (g, e) in enumerate(zip(given, exact, strict=True)):
+        if isinstance(e, np.ndarray):
+            own = g.dtype if isinstance(g, Out) and g.dtype else dtype
+            found[i] = layout(e.astype(own) if e.dtype == np.float64 else e)
+            found[i].flags.writeable = layout is not strided or isinstance(g, Out)
+    getattr(reference, name)(*exact)
+    kernel(*found)
+    for g, e, f in zip(given, exact, found, strict=True):
+        if isinstance(g, Out):
+            assert f.dtype == (g.dtype or dtype)
+            limits = np.finfo(f.dtype)
+            size = abs(g.before) + abs(e) if g.size is None else g.size
+            tolerance = (8 + g.terms) * (limits.eps * size + 4 * limits.tiny)
+            assert (abs(f - e) <= tolerance).all(), f"{name}: {f} is not {e}"
+        elif isinstance(g, np.ndarray):
+            assert_array_equal(f, g)
+        if isinstance(f, np.ndarray) and layout is strided:
+            assert (f.base[..., ::2] == 1).all()

@@ -1,0 +1,52 @@
+"""Kernels of any table `k` as functions that return their results."""
+
+import numpy as np
+
+from minivae.gradcheck import check_gradient
+from minivae.kernels.tables import reference
+
+
+def normals(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def posterior(k, mu, logvar, eps):
+    z, kl = np.empty_like(mu), np.empty(len(mu), mu.dtype)
+    k.sample_gaussian(mu, logvar, eps, z, kl)
+    return z, kl
+
+
+def posterior_backward(k, mu, logvar, eps, dz, kl_scale):
+    dmu, dlogvar = np.empty_like(mu), np.empty_like(mu)
+    k.sample_gaussian_backward(dz, mu, logvar, eps, kl_scale, dmu, dlogvar)
+    return dmu, dlogvar
+
+
+def bernoulli(k, logits, x, observed=None, scale=1.0):
+    nll, dlogits = np.empty(len(x), logits.dtype), np.empty_like(logits)
+    k.bernoulli_nll(logits, x, observed, scale, nll, dlogits)
+    return nll, dlogits
+
+
+def gaussian(k, mean, s, x, observed=None, scale=1.0):
+    nll, ds, dmean = *np.empty((2, len(x)), mean.dtype), np.empty_like(mean)
+    k.gaussian_nll(mean, s, x, observed, scale, nll, dmean, ds)
+    return nll, dmean, ds.sum(keepdims=True)
+
+
+def draw(k, kind, shape, dtype=np.float64, seed=7, stream=1, step=2, first_row=0):
+    """A new array from random_words, random_uniform or random_normal."""
+    out = np.zeros(shape, np.uint32 if kind == "words" else dtype)
+    getattr(k, f"random_{kind}")(seed, stream, step, first_row, out)
+    return out
+
+
+def check(k, forward, backward, inputs, dout=None):
+    """A gradient by central differences; that of the reference also along the complex step."""
+    for method in ("central", "complex") if is_reference(k) else ("central",):
+        check_gradient(forward, backward, inputs, dout=dout, method=method).raise_if_failed()
+
+
+def is_reference(k):
+    """Whether a table runs over NumPy, so takes complex numbers; planted bugs are in such ones."""
+    return k.matmul is reference.matmul
