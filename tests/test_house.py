@@ -17,7 +17,7 @@ HEAVY = "cupy matplotlib numba pandas pooch scipy sklearn torch".split()
 FOLDERS = {
     "kernels": "numpy",
     "engine": "numpy",
-    "data": "numpy pandas pooch scipy sklearn",
+    "data": "numpy pooch pyarrow scipy sklearn",
     "evaluation": "numpy",
     "files": "numpy safetensors",
     "training": "numpy tqdm",

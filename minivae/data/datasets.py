@@ -73,7 +73,7 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None):
     data : str or path
         One of `NAMES`, or a file: .npy, .npz (one array, or one named X, x, data or train; integer
         labels in y or labels), .csv (numbers between commas; a first line without any number is a
-        header), .parquet (needs pandas and pyarrow), IDX (*-ubyte, .idx*, plain or .gz).
+        header), .parquet (needs pyarrow), IDX (*-ubyte, .idx*, plain or .gz).
     data_dir : path, optional
         Folder with the files of a named set, directly or in a subfolder called like the set.
         Default: the environment variable MINIVAE_DATA_DIR, else files are downloaded.
@@ -90,7 +90,7 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None):
     OSError
         A file is not there (FileNotFoundError), or a download failed.
     ImportError
-        A .parquet file without pandas and pyarrow.
+        A .parquet file without pyarrow.
     """
     if not isinstance(data, (str, os.PathLike)):
         raise TypeError(f"data must be a name or a path to a file, got {type(data).__name__}")

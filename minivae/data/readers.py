@@ -185,16 +185,33 @@ def _number(cell):
 
 def _read_parquet(path):
     try:
-        import pandas
-
-        frame = pandas.read_parquet(path)
+        from pyarrow import parquet, types
     except ImportError as error:
-        raise ImportError(f"{path} needs pandas and pyarrow: pip install pandas pyarrow") from error
-    text = frame.select_dtypes(exclude=["number", "bool"]).columns
-    if len(text):
-        raise ValueError(f"the columns {', '.join(text)} do not hold numbers: drop or encode them")
-    double = "float64" in frame.dtypes.astype(str).str.lower().to_list()  # Float64: with nulls
-    return frame.to_numpy(np.float64 if double else np.float32, na_value=np.nan), None
+        raise ImportError(f"{path} needs pyarrow: pip install pyarrow") from error
+    with parquet.ParquetFile(path) as file:
+        facts, schema = file.metadata, file.schema_arrow
+        columns = [field for field in schema if field.name not in _index_columns(schema)]
+        numbers = types.is_boolean, types.is_integer, types.is_floating
+        text = [c.name for c in columns if not any(kind(c.type) for kind in numbers)]
+        if text:
+            text = ", ".join(text)[:400]
+            raise ValueError(f"the columns {text} do not hold numbers: drop or encode them")
+        names = [column.name for column in columns]
+        if len(set(names)) < len(names):
+            raise ValueError("two columns have one name: rename one")
+        groups = [facts.row_group(i).num_rows for i in range(facts.num_row_groups)]
+        _check_unpacked_size(8 * len(columns) * max(facts.num_rows, sum(groups)), path)
+        double = any(types.is_float64(column.type) for column in columns)
+        matrix = np.empty((facts.num_rows, len(columns)), np.float64 if double else np.float32)
+        for j, name in enumerate(names):
+            matrix[:, j] = file.read([name])[name].to_numpy()  # null is NaN
+    return matrix, None
+
+
+def _index_columns(schema):
+    """Names of columns that a frame of pandas had beside its own."""
+    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    return [name for name in index if isinstance(name, str)]
 
 
 def table(path, values, labels):

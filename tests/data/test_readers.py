@@ -5,7 +5,6 @@ import io
 import pickle
 import re
 import struct
-import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -322,52 +321,3 @@ def test_csv_that_is_not_text(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"1,2\n\xff\xfe,3\n")
     message(path)
-
-
-# parquet
-
-
-def fake_parquet(monkeypatch, path, columns, dtype=None):
-    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
-    path.write_bytes(b"")
-    frame = pandas.DataFrame(columns, dtype=dtype)
-    monkeypatch.setattr(pandas, "read_parquet", lambda path: frame)
-    return path
-
-
-def test_parquet_of_several_types(tmp_path, monkeypatch):
-    columns = {"a": np.arange(3, dtype=np.float32), "b": [1, 2, 3], "c": [True, False, True]}
-    data = load(fake_parquet(monkeypatch, tmp_path / "a.parquet", columns))
-    assert data.train.dtype == np.float32
-    np.testing.assert_array_equal(rows(data), [[0, 1, 1], [1, 2, 0], [2, 3, 1]])
-
-
-@pytest.mark.parametrize("dtype", ["float64", "Float64"])
-def test_parquet_of_float64(tmp_path, monkeypatch, dtype):
-    data = load(fake_parquet(monkeypatch, tmp_path / "a.parquet", {"a": [0.1, 0.2]}, dtype))
-    assert data.train.dtype == np.float64 and rows(data).tolist() == [[0.1], [0.2]]
-
-
-def test_parquet_with_gaps_or_text(tmp_path, monkeypatch):
-    path = tmp_path / "a.parquet"
-    fake_parquet(monkeypatch, path, {"a": [1, None]}, "Int64")
-    assert "1 values are NaN" in message(path) and "row 1, column 0" in message(path)
-    fake_parquet(monkeypatch, path, {"a": [1, 2], "town": ["Ulm", "Bonn"]})
-    assert "the columns town do not hold numbers" in message(path)
-
-
-def test_real_parquet(tmp_path):
-    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
-    path = tmp_path / "a.parquet"
-    pandas.DataFrame({"a": [1.5, 2.5, 3.5], "b": [1, 2, 3]}).to_parquet(path)
-    assert rows(load(path)).tolist() == [[1.5, 1], [2.5, 2], [3.5, 3]]
-    path.write_bytes(path.read_bytes()[:-20])
-    assert "damaged or unsuitable" in message(path)
-
-
-def test_parquet_without_pandas(tmp_path, monkeypatch):
-    (tmp_path / "a.parquet").write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r"a\.parquet needs pandas and pyarrow: pip install"):
-        load(tmp_path / "a.parquet")
