@@ -1,6 +1,7 @@
 """What a model accepts as data: the form of X and its values, counts and seeds."""
 
 import contextlib
+import datetime
 import secrets
 import sys
 import warnings
@@ -12,6 +13,8 @@ from sklearn.utils import check_array
 
 from minivae.data.rows import mapped, on_gpu, parts
 from minivae.engine.machine import parse_device
+
+TIMES = (np.datetime64, np.timedelta64, datetime.date, datetime.time, datetime.timedelta)
 
 
 def check_count(name, value):
@@ -47,8 +50,24 @@ def check_form(X, estimator, dtype, name="X"):
                 "numbers of shape (rows, features), one row or more"
             )
         return X
-    return as_array(X, name, dtype=dtype, order="C", accept_sparse="csr", ensure_all_finite=False,
-                    estimator=estimator)  # fmt: skip
+    check_labels(getattr(X, "columns", ()), name)
+    X = as_array(X, name, dtype=dtype, order="C", accept_sparse="csr", ensure_all_finite=False,
+                 estimator=estimator)  # fmt: skip
+    if issparse(X) and not X.has_canonical_format:  # an entry may be in parts
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
+def check_labels(labels, name):
+    """Raise for names of a frame's columns that are neither words, which are compared later, nor
+    0, 1, 2, ...: their order would go unnoticed."""
+    labels = list(labels)
+    if not any(isinstance(label, str) for label in labels) and labels != list(range(len(labels))):
+        raise ValueError(
+            f"{name} has columns whose names are no words, such as {labels[0]!r}, so that their "
+            f"order could not be compared: make them words, {name}.columns.map(str)"
+        )
 
 
 def copy_from_gpu(X, device, dtype, name):
@@ -76,7 +95,7 @@ def as_array(X, name, **options):
     """X as scikit-learn's check_array makes it; errors name X, and nothing is lost in silence."""
     if np.ma.is_masked(X):
         raise ValueError(f"{name} has masked entries: fill them in, or leave those rows out, first")
-    if any(getattr(dtype, "kind", "") in ("m", "M") for dtype in _dtypes(X)):
+    if _holds_times(X):
         raise TypeError(
             f"{name} holds dates or times (datetime64, timedelta64): turn them into numbers first"
         )
@@ -93,9 +112,19 @@ def as_array(X, name, **options):
         raise kind(f"{name}: {error}") from error
 
 
-def _dtypes(X):
-    """Those of a frame's columns, or that of an array or a series."""
-    return X.dtypes if hasattr(X, "columns") else [getattr(X, "dtype", None)]
+def _holds_times(X):
+    """Whether there are dates or times in X, which would be taken for numbers; also as objects."""
+    if issparse(X):
+        return False
+    dtypes = X.dtypes if hasattr(X, "columns") else [getattr(X, "dtype", None)]
+    if any(getattr(dtype, "kind", "") in ("m", "M") for dtype in dtypes):
+        return True
+    try:
+        values = np.asarray(X)
+    except (TypeError, ValueError):  # that it is no array will be said in better words
+        return False
+    kinds = {type(value) for value in values.flat} if values.dtype.kind == "O" else set()
+    return values.dtype.kind in "mM" or any(issubclass(kind, TIMES) for kind in kinds)
 
 
 def check_features(array, X_valid, width, X):

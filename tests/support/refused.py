@@ -1,5 +1,6 @@
 """What is refused, for `test_bad_input.py`: one entry for each row of docs/bad-input.md."""
 
+import datetime
 import os
 from functools import partial
 
@@ -50,6 +51,12 @@ from minivae.models import MODELS
 # fmt: off
 ALL, VAES, NADES = tuple(MODELS), ("vae",), ("nade",)
 GAUSSIAN = dict(likelihood="gaussian")  # for families that have it
+def in_parts(values):
+    """A csr matrix (24, 5) whose first entry is the sum of two."""
+    values = np.float32(values)  # with another dtype, SciPy would add them up when it converts them
+    return sparse.csr_array((values, [0, 0], [0, 2] + [2] * 23), shape=(24, 5))
+
+
 MASKED = np.ma.masked_array(X, mask=X > 0.9)
 NEW = "train X.npy --model {family} --out new "
 REFUSED = [  # what is given; to which models; what the message names; the exception; the message;
@@ -61,6 +68,14 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
     ("None among numbers", ALL, "X", ValueError, "NaN or inf.* in 1 of 120 entries, first in row 2",
         give([[*row[:4], None] if i == 2 else list(row) for i, row in enumerate(X)])),
     ("complex numbers", ALL, "X", ValueError, "Complex data not supported", give(X + 1j)),
+    ("dates and times among objects, in lists or as categories", ALL, "X", TypeError,
+        "dates or times", [
+        *give([[np.datetime64("2020-01-01"), 0.5, 0, 0, 0]]),
+        *give([[np.timedelta64(1, "s")] * 5] * 2),
+        *give(np.full((24, 5), datetime.timedelta(0), object)),
+        *give(frame(lambda df: df.assign(a=datetime.date(2020, 1, 1)))),
+        *give(frame(lambda df: df.assign(a=np.datetime64("2020-01-01", "s")).astype(
+            {"a": "category"})))]),
     ("dates and times", ALL, "X", (TypeError, ValueError), "datetime64|timedelta64", [
         *give(np.full((24, 5), np.datetime64("2020-01-01")), GAUSSIAN),
         *give(np.full((24, 5), np.timedelta64(3, "s")), GAUSSIAN)]),
@@ -112,6 +127,16 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         give(frame(f=0.5), names=["partial_fit", "use"])),
     ("a data frame with two columns of one name", ALL, "X", ValueError, "'a'",
         give(frame(lambda df: df.set_axis(list("aacde"), axis=1)), names=["fit"])),
+    ("a data frame whose column names are numbers other than 0, 1, 2, ...", ALL, "X", ValueError,
+        "names are no words, such as (2019|1)", [
+        *give(frame(lambda df: df.set_axis([2019, 2020, 2021, 2022, 2023], axis=1))),
+        *give(frame(lambda df: df.set_axis(range(5), axis=1)[[1, 0, 2, 3, 4]]))]),
+    ("a data frame with column names of several levels", ALL, "X", ValueError,
+        "names are no words, such as .'a', 1", give(
+        frame(lambda df: df.set_axis([("a", 1), ("a", 2), ("b", 1), ("b", 2), ("c", 1)], axis=1)),
+        names=["fit", "X_valid"])),
+    ("a sparse matrix with an entry in parts whose sum is outside [0, 1]", ALL, "X", ValueError,
+        "values from 0 to 1.8", give(in_parts([0.9, 0.9]))),
     ("a data frame whose column names are words and numbers", ALL, "X", TypeError, "'int', 'str'",
         give(frame(lambda df: df.set_axis(["a", 1, "c", "d", "e"], axis=1)), names=["fit"])),
 

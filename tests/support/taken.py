@@ -180,7 +180,12 @@ TAKEN = {  # what is given: function of a World that gives what was found, and w
     "a sparse matrix, csr": as_clean(sparse.csr_matrix(X), X),
     "a sparse matrix, csc": as_clean(sparse.csc_array(X), X),
     "a sparse matrix, coo, with an entry in two parts": as_clean(SPARSE, X),
+    "a sparse matrix, csr, with an entry in parts whose sum is inside [0, 1]": as_clean(
+        sparse.csr_array((np.float32([2, -1.5]), [0, 0], [0, 2] + [2] * 23), shape=(24, 5)),
+        np.eye(24, 5, dtype="f4") * [0.5, 0, 0, 0, 0]),
     "a data frame": as_clean(frame(), X),
+    "a data frame without names, that is with 0, 1, 2, ...": as_clean(
+        frame(lambda df: df.set_axis(range(5), axis=1)), X),
     "a data frame of objects or categories that are numbers": as_clean(
         frame(lambda df: df.astype(object).astype({"b": "category"})), X),
     "a data frame of nullable numbers": as_clean(frame(dtype="Float32"), X),
