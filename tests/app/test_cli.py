@@ -59,7 +59,7 @@ COMMAND_NAMES = [command.__name__ for command in cli.COMMANDS]
         ("train nothing.txt --out new", "nothing.txt"),
         ("encode {images} nothing.csv", "error: there is no file nothing.csv"),
         ("train mnist --data-dir nowhere --out new", "--data-dir"),
-        ("train {files}/table.csv --out new", "table.csv: X has values from"),
+        ("train {files}/table.csv --out new", "table.csv: Negative values in data: X has values"),
         ("sample nowhere", "DIR: there is no nowhere"),
         ("sample {files}/table.csv", "table.csv"),
         ("sample {images} -n 0", "-n"),

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from shell import options_of
 from tiny import FAMILIES, tiny
 
 import minivae
 from minivae import StorageError
-from minivae.app import cli, runs
+from minivae.app import cli, pictures, runs
 from minivae.files import storage
 
 KILLER = Path(__file__).parents[1] / "support" / "killer.py"
@@ -148,12 +149,27 @@ def test_temporary_files_of_the_living_are_left_alone(tmp_path):
 # --- a run --------------------------------------------------------------------------------------
 
 
+def draw(model, *words):
+    """As many pictures as a model of images gets, that are drawn at once."""
+    for name in runs.PICTURES[:5]:
+        figure = Figure(figsize=(0.5, 0.5))
+        figure.text(0, 0, f"{model.state_.theta[0]} {name}")
+        yield name, figure
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch):
+    monkeypatch.setattr(pictures, "of", draw)
+
+
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):
     """The files of a run that nothing disturbs."""
     folder = tmp_path_factory.mktemp("whole")
     np.save(folder / "x.npy", X)
-    assert cli.main(["train", str(folder / "x.npy"), "--out", str(folder / "run"), *TRAIN]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "of", draw)
+        assert cli.main(["train", str(folder / "x.npy"), "--out", str(folder / "run"), *TRAIN]) == 0
     return folder / "x.npy", files(folder / "run")
 
 
@@ -162,7 +178,7 @@ def whole_run(tmp_path_factory):
 )
 @pytest.mark.parametrize("error", [NO_SPACE, Killed], ids=["full disk", "killed"])
 def test_whatever_write_of_a_run_fails_it_goes_on_and_ends_as_if_nothing_had_happened(
-    error, every, whole_run, operations, tmp_path, capsys
+    error, every, whole_run, quick_pictures, operations, tmp_path, capsys
 ):
     data, expected = whole_run
     words = ["train", str(data), "--out", str(tmp_path / "run"), *TRAIN]
@@ -205,7 +221,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_nothing_had_happened(family, 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("device", ["reference", "cpu"])
 def test_a_signal_ends_a_run_with_its_code_and_it_goes_on(
-    number, code, device, whole_run, tmp_path
+    number, code, device, whole_run, tmp_path, no_pictures
 ):
     """In a process of its own, as from a shell; training would take minutes."""
     folder = tmp_path / os.fsdecode(b"a \xff")  # a name need not be text
@@ -231,7 +247,7 @@ def test_a_signal_ends_a_run_with_its_code_and_it_goes_on(
 # --- several at once ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("times", [100, pytest.param(5_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [10, pytest.param(5_000, marks=pytest.mark.slow)])
 def test_two_writers_and_two_readers_never_see_half_a_file(times, tmp_path):
     """Readers in this process, writers in others, all on one file, until both readers have so
     many times seen another model than before."""
