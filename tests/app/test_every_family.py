@@ -10,7 +10,7 @@ from tiny import FAMILIES, history, same_model, tiny
 
 import minivae
 from minivae import datasets, models
-from minivae.app import runs
+from minivae.app import pictures, runs
 from minivae.files import storage
 
 BITS = (np.random.default_rng(0).random((24, 6)) > 0.6).astype("f4")
@@ -64,6 +64,16 @@ def test_train_does_what_the_estimator_does(run, folder):
     assert f"held-out {title} {scores.mean():.2f} +- " in "\n".join(lines)
     assert f"nats per row ({how})" in "\n".join(lines)
     assert any(line.startswith(f"{family} of 6 features, ") for line in lines)
+
+
+def test_a_model_gets_the_pictures_that_it_can_have(run, folder):
+    _, out, _ = run
+    model, data = loaded(out), datasets.load(folder / "bits.npy")
+    names = {name for name, _ in pictures.of(model, data, 0)}
+    expected = {"learning_curve.png", "samples.png"}
+    expected |= {"reconstructions.png"} if hasattr(model, "reconstruct") else set()
+    assert names == expected | ({"latent.png"} if hasattr(model, "transform") else set())
+    assert names <= set(runs.PICTURES)
 
 
 def test_resume_ends_where_one_go_would_have_ended(run, folder, copy, capsys):

@@ -20,7 +20,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "runs.md"
 
 
 @pytest.mark.parametrize(
-    ("run", "more"), [("images", {"manifold.png", "latent.png"}), ("table", set())]
+    ("run", "more"),
+    [("images", {"means.png", "manifold.png", "latent.png"}), ("table", {"latent.png"})],
 )
 def test_train_leaves_the_model_the_history_and_pictures(run, more, request):
     folder = request.getfixturevalue(run)
@@ -173,8 +174,8 @@ def test_overwrite_replaces_a_run_and_nothing_else(copy, files, capsys):
     train = ["train", files / "table.csv", "--out", copy, "--likelihood", "gaussian", *TINY]
     assert call(capsys, *train, "--latent-dim", 3, "--overwrite")[0] == 0
     after = contents(copy)
-    # The pictures of two latent variables would now be of another model.
-    assert after.keys() == ALWAYS | {"notes.txt", "codes.npy"}
+    # The pictures of images would now be of another model.
+    assert after.keys() == ALWAYS | {"latent.png", "notes.txt", "codes.npy"}
     assert {name for name in after if after[name] == before[name]} == {"notes.txt", "codes.npy"}
 
 
