@@ -9,7 +9,7 @@ import llvmlite.binding
 import numba
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
-from numba.core.imputils import impl_ret_new_ref
+from numba.core.imputils import fix_returning_optional, impl_ret_new_ref
 from numba.core.registry import CPUDispatcher
 
 # numpy's error model: without it a test for 0 before each division keeps loops scalar.
@@ -133,6 +133,7 @@ def _call(symbol, description, link):
                                                  args)  # fmt: skip
         with cgutils.if_unlikely(builder, status.is_error):
             convention.return_status_propagate(builder, status)
+        value = fix_returning_optional(context, builder, sig, status, value)  # or None
         context.active_code_library._reload_init.add(link)
         return impl_ret_new_ref(context, builder, sig.return_type, value)
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 BLOCK = 512  # rows at a time: enough for products to be efficient
-CHUNK_BYTES = 2**26  # of rows that are turned into an array at once
+CHUNK_BYTES = 2**26  # of rows that are fetched at once to be trained on
 _watcher = contextvars.ContextVar("watcher", default=lambda done, n: None)
 
 
@@ -50,6 +50,16 @@ def _fetch_mapped(X, rows, dtype):
         if X.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):  # mode "c" keeps changes there
             X._mmap.madvise(mmap.MADV_DONTNEED)
     return fetched
+
+
+def chunk(X, batch, dtype):
+    """What of X is trained on at once: X, or where rows are fetched as they are needed, an array
+    that has the shape of so many whole batches and takes no memory."""
+    if not streamed(X):
+        return X
+    n, D = X.shape
+    batches = max(1, CHUNK_BYTES // (batch * D * np.dtype(dtype).itemsize))
+    return np.broadcast_to(np.zeros((), dtype), (min(n, batches * batch), D))
 
 
 def blocks(n):

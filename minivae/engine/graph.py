@@ -10,10 +10,9 @@ import time
 
 import numpy as np
 
-from minivae.engine import step
+from minivae.engine import step, threads
 from minivae.engine.program import bind
-from minivae.engine.task import Shard, Task
-from minivae.engine.threads import NO_RECIPE, next_pace
+from minivae.engine.task import Task
 from minivae.kernels import tables
 from minivae.kernels.support.launches import Control, Counter, Rate, Rows, check_dtype, contiguous
 
@@ -32,12 +31,13 @@ def in_turn(method):
     return call
 
 
-def make_task(device, layout, weights, recipe, data, P, rows, dtype):
-    """The Task for batches of up to so many rows, with all its arrays but the data new."""
+def make_task(device, layout, weights, recipe, data, P, moments, rows, dtype):
+    """The Task for batches of up to so many rows, with all its arrays but the data new; moments: of
+    each parameter, 2 to train and else 0."""
     empty = device.empty
     return Task(
         layout.plan, *layout.tables(), recipe, np.asarray(weights, np.float64), data,
-        empty((P,), dtype), empty((2, P), dtype), empty((P,), dtype),
+        empty((P,), dtype), empty((moments, P), dtype), empty((P,), dtype),
         empty((rows * layout.width,), dtype), empty((len(layout.terms),), np.float64), None, 1,
     )  # fmt: skip
 
@@ -59,8 +59,7 @@ class Trainer:
         self.steps, self.graphs, self.task, self.order = FIRST_CHUNK, {}, None, None
         self.state = self.given = None  # what is on the device, as the host knows it
         self.stored = True
-        if type(X) is np.ndarray or on_device(X):
-            self.reserve(recipe, X)
+        self.reserve(recipe, X)
 
     def __enter__(self):
         return self
@@ -95,7 +94,7 @@ class Trainer:
         state.totals[:] = self.device.download(self.task.totals)
         seconds = time.perf_counter() - begin
         if len(rows) > (self.steps - 1) * batch:  # not the short rest of an epoch
-            self.steps = next_pace(self.steps, seconds)
+            self.steps = threads.next_pace(self.steps, seconds)
         return made
 
     @in_turn
@@ -137,7 +136,7 @@ class Trainer:
         D = self.layout.n_features
         if data.ndim != 2 or data.shape[1] != D:
             raise ValueError(f"data has shape {data.shape}, expected (rows, {D})")
-        here = type(data) is np.ndarray
+        here = not on_device(data)
         if not here:
             self.device.address("data", data)
             contiguous("data", data)
@@ -159,12 +158,12 @@ class Trainer:
 
     def _allocate(self, recipe, data):
         batch = min(recipe.batch_size, len(data))
-        self.own = type(data) is np.ndarray  # else it is the caller's, and is never written to
+        self.own = not on_device(data)  # else it is the caller's, and is never written to
         try:
             there = self.device.empty(data.shape, self.dtype) if self.own else data
             self.order = self.device.empty((len(data),), np.int64)
             self.task = make_task(self.device, self.layout, self.weights, recipe, there,
-                                  self.n_parameters, batch, self.dtype)  # fmt: skip
+                                  self.n_parameters, 2, batch, self.dtype)  # fmt: skip
             return
         except MemoryError as error:
             self.task = self.order = there = None
@@ -178,12 +177,12 @@ class Trainer:
         rows = 8 * len(data) + (data.nbytes if self.own else 0)
         row = self.layout.width * size
         fits = int(MARGIN * (free - model - rows) / row)
-        advice = (
-            f"batch_size up to {fits} would fit"
-            if fits > 0
-            else "no batch_size would fit: give X as an np.memmap, whose rows are sent in parts, "
-            'or use device="cpu"'
-        )
+        if fits > 0:
+            advice = f"batch_size up to {fits} would fit"
+        elif MARGIN * (free - model) > batch * row:
+            advice = 'give X as an np.memmap, whose rows are sent in parts, or use device="cpu"'
+        else:
+            advice = 'no batch_size would fit; use device="cpu"'
         return (
             f"the GPU has {free / 1e6:.0f} MB free, but the model takes {model / 1e6:.0f} MB, the "
             f"data {rows / 1e6:.0f} MB and batch_size={batch} takes {batch * row / 1e6:.0f} MB; "
@@ -215,57 +214,35 @@ def on_device(X):
     return hasattr(X, "__cuda_array_interface__")
 
 
-class Session:
-    """What threads.Session is for a processor: parameters and workspace are copied to the device
-    once, and only what is loaded and what is asked for crosses after that."""
+class Session(threads.Session):
+    """A session on a device: parameters go there once, and the workspace never crosses."""
 
     def __init__(self, device, machine, layout, weights, theta, rows):
         self.device, self.layout, self._arrays = device, layout, {}
         self.k, self.program, self.step = machine.k, machine.program, machine.step
         self.binarize = machine.task.binarize
-        dtype = theta.dtype
-        with device.lock:
-            self.rows = device.empty((rows,), np.int64)
-            device.upload(np.arange(rows), self.rows)
-            data = device.empty((rows, layout.n_features), dtype)
-            self.task = make_task(device, layout, weights, NO_RECIPE, data, theta.size, rows, dtype)
-            device.upload(np.ascontiguousarray(theta), self.task.theta)
+        data = device.empty((rows, layout.n_features), theta.dtype)
+        self.task = make_task(device, layout, weights, threads.NO_RECIPE, data, theta.size, 0,
+                              rows, theta.dtype)  # fmt: skip
+        self.rows, self.zeros = (device.empty((rows,), np.int64) for _ in range(2))
+        device.upload(np.arange(rows), self.rows)
+        device.upload(np.zeros(rows, np.int64), self.zeros)
+        self.upload(theta, self.task.theta)
 
-    def batch(self, B):
-        """The batch that B rows are."""
-        return Shard(B, 0, B)
-
-    def load(self, values, binarize=0, seed=0, step=0):
-        """The batch of rows values (B, D), and the noise of a step, as training loads them."""
-        batch, recipe = self.batch(len(values)), NO_RECIPE._replace(binarize=binarize, seed=seed)
-        self.upload(values, self.task.data[: batch.B])
-        task = self.task._replace(recipe=recipe)
-        self.program.load(task, self.rows[: batch.B], batch, step)
-        return batch
-
-    def load_x(self, values):
-        """The batch of rows values (B, D): x and what of it is known, without any noise."""
-        B, observed = len(values), None
-        if "observed" in self.layout.regions:
-            observed = self.view("observed", B)
-        self.upload(values, self.task.data[:B])
-        self.k.gather(self.task.data, self.rows[:B], self.view("x", B), observed)
-        return self.batch(B)
-
-    def view(self, name, B):
-        """A region of the workspace for B rows, on the device."""
-        return self.layout.region_view(self.task.work, name, B)
+    def put(self, values):
+        self.upload(values, self.task.data[: len(values)])
+        return self.batch(len(values))
 
     def array(self, name, shape):
-        """An array of the device for the caller's own use, the same one at every call."""
         if name not in self._arrays:
             self._arrays[name] = self.device.empty(shape, self.task.theta.dtype)
         return self._arrays[name]
 
+    def repeat(self, row, array):
+        self.k.gather(row, self.zeros[: len(array)], array, None)
+
     def upload(self, values, array):
-        """array <- values of the host, which may be rows of it that are to be repeated."""
-        values = np.broadcast_to(np.asarray(values, array.dtype), array.shape)
-        self.device.upload(np.ascontiguousarray(values), array)
+        self.device.upload(np.ascontiguousarray(values, array.dtype), array)
 
     def download(self, array):
         """An array of the device on the host, a copy."""

@@ -16,7 +16,8 @@ DEVICES = ("auto", "cpu", "cuda", "reference")
 class Machine:
     """A family's program bound to a kernel table.
 
-    trainer(machine, layout, weights, recipe, state, X, n_threads) makes who trains on X:
+    trainer(machine, layout, weights, recipe, state, X, n_threads) makes who trains on X, or on
+    parts of other data that are no larger:
         run(recipe, state, data, rows)   train on these rows of data; how many steps were made
         store()                          bring what a run changed of the state back to the host
         finite(state)                    whether all parameters are
@@ -35,7 +36,6 @@ class Machine:
     session: Callable
 
 
-@functools.cache
 def machine(program, device, matmul_precision="float32"):
     """The Machine of a family's module on a device.
 
@@ -51,6 +51,12 @@ def machine(program, device, matmul_precision="float32"):
             return on_device(program, card)
         if name == "cuda":
             raise ValueError(f'device="cuda" cannot be used: {card}; use device="cpu" or "auto"')
+    return on_processor(program, "reference" if name == "reference" else "cpu")
+
+
+@functools.cache
+def on_processor(program, name):
+    """The Machine without a GPU: "reference" or "cpu"."""
     from minivae.engine.threads import Session, Trainer
 
     if name == "reference":
@@ -72,6 +78,7 @@ def is_compiled(machine):
     return native.is_cached(machine.step.train)
 
 
+@functools.cache
 def on_device(program, card):
     """The Machine on a device as kernels/support/launches.py describes it."""
     from minivae.engine import graph

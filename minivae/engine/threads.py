@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from minivae.engine.task import Recipe, Shard, Task
+from minivae.engine.task import Recipe, Shard, Task, terms
 
 CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the clock and at Ctrl-C
 WORK_PER_THREAD = (
@@ -141,7 +141,7 @@ class Session:
 
     Parameters, workspace and what `array` gives stay where the machine computes: the functions of
     `program` and `step` (which take `task` and a batch) and the kernels of `k` run on them. Values
-    cross to the host and back by `load`, `upload` and `download` alone.
+    cross to the host and back by `put`, `upload` and `download` alone.
     """
 
     def __init__(self, machine, layout, weights, theta, rows):
@@ -155,27 +155,31 @@ class Session:
         """The batch that B rows are."""
         return Shard(B, 0, B)
 
-    def load(self, values, binarize=0, seed=0, step=0):
-        """The batch of rows values (B, D), and the noise of a step, as training loads them."""
-        recipe = NO_RECIPE._replace(binarize=binarize, seed=seed)
-        task, batch = (
-            self.task._replace(recipe=recipe, data=read_only(values)),
-            self.batch(len(values)),
-        )
-        self.program.load(task, self.rows[: batch.B], batch, step)
-        return batch
+    def put(self, values):
+        """The batch that rows values (B, D) are, to be loaded as often as one likes."""
+        self.task = self.task._replace(data=read_only(values))
+        return self.batch(len(values))
 
-    def load_x(self, values):
-        """The batch of rows values (B, D): x and what of it is known, without any noise."""
-        B, observed = len(values), None
+    def load(self, batch, binarize=0, seed=0, step=0):
+        """The rows that were put, and the noise of a step, as training loads them."""
+        recipe = NO_RECIPE._replace(binarize=binarize, seed=seed)
+        self.program.load(self.task._replace(recipe=recipe), self.rows[: batch.B], batch, step)
+
+    def load_x(self, batch):
+        """x of the rows that were put, and what of it is known, without any noise."""
+        observed = None
         if "observed" in self.layout.regions:
-            observed = self.view("observed", B)
-        self.k.gather(read_only(values), self.rows[:B], self.view("x", B), observed)
-        return self.batch(B)
+            observed = self.view("observed", batch.B)
+        x = self.view("x", batch.B)
+        self.k.gather(self.task.data, self.rows[: batch.B], x, observed)
 
     def view(self, name, B):
         """A region of the workspace for B rows, where the machine has it."""
         return self.layout.region_view(self.task.work, name, B)
+
+    def terms(self, B):
+        """All terms (n_terms, B), in the order of the layout, where the machine has them."""
+        return terms(self.task, B)
 
     def array(self, name, shape):
         """An array of the machine for the caller's own use, the same one at every call."""
@@ -183,8 +187,12 @@ class Session:
             self._arrays[name] = np.zeros(shape, self.task.theta.dtype)
         return self._arrays[name]
 
+    def repeat(self, row, array):
+        """Every row of array (B, columns) <- row (1, columns), both of the machine."""
+        array[:] = row
+
     def upload(self, values, array):
-        """array <- values of the host, which may be rows of it that are to be repeated."""
+        """array of the machine <- values of the host."""
         array[:] = values
 
     def download(self, array):

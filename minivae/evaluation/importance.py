@@ -15,13 +15,16 @@ from minivae.kernels import (
 )
 from minivae.kernels.tables import reference
 
+DRAWS = 256  # whose weights are kept before they are added up, where the machine may be a GPU
+
 
 def encode(session, X, binarize):
     """mu (n, Z) and logvar (n, Z) of q(z|x); stochastic binarisation is not drawn here."""
     dtype = session.task.theta.dtype
     heads = np.empty((X.shape[0], 2 * session.layout.plan.latent_dim), dtype)
     for rows in passing(X.shape[0]):
-        batch = session.load_x(fetch(X, rows, dtype))
+        batch = session.put(fetch(X, rows, dtype))
+        session.load_x(batch)
         if binarize == THRESHOLD:
             session.k.threshold(session.view("x", batch.B))
         heads[rows] = session.download(session.program.encode(session.task, batch))
@@ -59,19 +62,23 @@ def log_likelihood(session, X, binarize, seed, n_samples):
     """
     estimate, Z = np.full(X.shape[0], -np.inf), session.layout.plan.latent_dim
     noise = session.array("noise", (1, Z))
-    all_log_w = session.array("log_w", (min(BLOCK, X.shape[0]),))
+    room = session.array("log_w", (min(DRAWS, n_samples) * min(BLOCK, X.shape[0]),))
     for rows in passing(X.shape[0]):
-        batch = session.load_x(fetch(X, rows, session.task.theta.dtype))
-        log_w, x = all_log_w[: batch.B], session.view("x", batch.B)
-        session.binarize(x, binarize, seed, STREAM_PIXELS, 0, rows.start)
-        heads = session.program.encode(session.task, batch)
+        batch = session.put(fetch(X, rows, session.task.theta.dtype))
+        task, program = session.task, session.program
+        session.load_x(batch)
+        session.binarize(session.view("x", batch.B), binarize, seed, STREAM_PIXELS, 0, rows.start)
+        heads = program.encode(task, batch)
         eps, z, nll = (session.view(name, batch.B) for name in ("eps", "z", "nll"))
-        for draw in range(n_samples):
-            session.k.random_normal(seed, STREAM_SCORE, draw, 0, noise)
-            session.upload(session.download(noise), eps)
-            session.program.draw_latent(session.task, batch)
-            session.program.likelihood(session.task, session.program.decode(session.task, batch),
-                                       batch)  # fmt: skip
-            session.k.log_importance_weights(heads[:, Z:], eps, z, nll, log_w)
-            estimate[rows] = np.logaddexp(estimate[rows], session.download(log_w))
+        for first in range(0, n_samples, DRAWS):
+            draws = range(first, min(first + DRAWS, n_samples))
+            log_w = room[: len(draws) * batch.B].reshape((len(draws), batch.B))
+            for i, draw in enumerate(draws):
+                session.k.random_normal(seed, STREAM_SCORE, draw, 0, noise)
+                session.repeat(noise, eps)
+                program.draw_latent(task, batch)
+                program.likelihood(task, program.decode(task, batch), batch)
+                session.k.log_importance_weights(heads[:, Z:], eps, z, nll, log_w[i])
+            for log_w_of_draw in session.download(log_w):
+                estimate[rows] = np.logaddexp(estimate[rows], log_w_of_draw)
     return estimate - np.log(n_samples)

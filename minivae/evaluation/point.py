@@ -13,7 +13,8 @@ class Point:
 
     def __init__(self, session, values, given, binarize, seed):
         self.session, self.layout = session, session.layout
-        self.batch = session.load(values, binarize, seed, 0)
+        self.batch = session.put(values)
+        session.load(self.batch, binarize, seed, 0)
         for name, array in given.items():
             session.upload(array, session.view(name, self.batch.B))
 

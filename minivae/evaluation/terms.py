@@ -17,20 +17,19 @@ def mean_terms(session, X, binarize, seed, n_samples=1):
     binarised at random: draw s of row i is a function of (seed, s, i). Without either, every draw
     is the same.
     """
-    totals = {name: np.zeros(X.shape[0]) for name in session.layout.terms}
+    totals = np.zeros((len(session.layout.terms), X.shape[0]))
     for rows in passing(X.shape[0]):
-        values = fetch(X, rows, session.task.theta.dtype)
+        batch = session.put(fetch(X, rows, session.task.theta.dtype))
+        x = session.view("x", batch.B)
         for draw in range(n_samples):
-            batch = session.load_x(values)
-            x = session.view("x", batch.B)
+            session.load_x(batch)
             session.binarize(x, binarize, seed, STREAM_PIXELS, draw, rows.start)
             if "eps" in session.layout.regions:
                 eps = session.view("eps", batch.B)
                 session.k.random_normal(seed, STREAM_EVALUATION, draw, rows.start, eps)
             session.program.terms_pass(session.task, batch)
-            for name, total in totals.items():
-                total[rows] += session.download(session.view(name, batch.B))
-    return {name: total / n_samples for name, total in totals.items()}
+            totals[:, rows] += session.download(session.terms(batch.B))
+    return dict(zip(session.layout.terms, totals / n_samples, strict=True))
 
 
 def draws(session, n_samples, seed):

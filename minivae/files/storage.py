@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-from numbers import Integral, Real
 
 import numpy as np
 
@@ -281,6 +280,4 @@ def _plain(value):
         return float(value)
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    if isinstance(value, Real):  # such as a Fraction
-        return int(value) if isinstance(value, Integral) else float(value)
     raise ValueError(f"{value!r}, which is neither number nor text")

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from minivae.data import checks
-from minivae.data.rows import BLOCK, fetch, fingerprint, on_gpu
+from minivae.data.rows import BLOCK, chunk, fetch, fingerprint, on_gpu
 from minivae.engine.layout import Layout
 from minivae.engine.machine import check_device, machine, parse_device
 from minivae.engine.state import Record, State
@@ -133,6 +133,7 @@ class Model(BaseEstimator):
 
     def check_settings(self, device=True):
         """Raise unless the settings are right, and (if device) this computer has the device."""
+        settings.check_kinds(self, self.SETTINGS)  # before a check that cannot take a Fraction
         self._validate_params()
         settings.check(self, self.SETTINGS)
         parse_device(self.device)
@@ -293,11 +294,11 @@ class Model(BaseEstimator):
 
     def _trainer(self, X, array):
         """Who trains, with all memory that it takes, and on what: X on a GPU, else its array."""
-        data, m = X if on_gpu(X) else array, self._machine
-        n_threads = None if self.n_threads is None else int(self.n_threads)
+        m, recipe, n_threads = self._machine, self._recipe(), self.n_threads and int(self.n_threads)
+        data = X if on_gpu(X) and m.name == "cuda" else array
         with checks.named_memory(f"batch_size={self.batch_size} on {data.shape[0]} rows"):
-            return m.trainer(m, self.layout_, self._loss_weights(), self._recipe(), self.state_,
-                             data, n_threads), data  # fmt: skip
+            return m.trainer(m, self.layout_, self._loss_weights(), recipe, self.state_, chunk(
+                             data, recipe.batch_size, self.dtype), n_threads), data  # fmt: skip
 
     def _train(self, trainer, X, X_valid, last_epoch, keep=None):
         run = Run(self._machine, self.layout_, self._loss_weights(), self._recipe(),

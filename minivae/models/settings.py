@@ -143,6 +143,14 @@ def check(model, settings):
             schedule(value, name)
 
 
+def check_kinds(model, settings):
+    """Raise for a real number of a kind that neither NumPy nor a file can hold."""
+    for name in settings:
+        value = getattr(model, name)
+        if isinstance(value, Real) and not is_plain(value):
+            raise ValueError(f"{name} must be an int or a float, got {value!r}: use float(...)")
+
+
 def check_number(name, value):
     """Raise for a truth value, and for a number that float64 or int64 cannot hold."""
     if isinstance(value, bool | np.bool_):
@@ -170,7 +178,7 @@ def schedule(rate, name="learning_rate"):
     except (TypeError, ValueError):
         steps = []
     right = [
-        is_whole(epochs) and 1 <= epochs < MOST and isinstance(value, Real)
+        is_whole(epochs) and 1 <= epochs < MOST and is_plain(value)
         and not isinstance(value, bool | np.bool_) and is_finite(value) and value > 0
         for epochs, value in steps
     ]  # fmt: skip
@@ -180,6 +188,11 @@ def schedule(rate, name="learning_rate"):
             f"such as [(10, 0.002), (5, 0.0002)], got {rate!r}"
         )
     return [(int(epochs), float(value)) for epochs, value in steps]
+
+
+def is_plain(value):
+    """Whether it is a number of Python's own, or of NumPy's."""
+    return isinstance(value, int | float | np.integer | np.floating)
 
 
 def is_whole(value):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minivae.data.rows import CHUNK_BYTES, fetch, streamed
+from minivae.data.rows import chunk, fetch, streamed
 from minivae.engine.layout import Layout
 from minivae.engine.machine import Machine
 from minivae.engine.state import Record, State
@@ -166,11 +166,10 @@ def train_chunk(run, X, trainer, order):
     Steps are numbered through all epochs, and a step's noise depends on its number, so a pass does
     the same however it is cut into chunks.
     """
-    state, (n, D), dtype = run.state, X.shape, run.state.theta.dtype
+    state, n, dtype = run.state, X.shape[0], run.state.theta.dtype
     recipe = run.recipe._replace(learning_rate=run.rate(state.epochs))
     batch = min(recipe.batch_size, n)
-    most = max(1, CHUNK_BYTES // (batch * D * dtype.itemsize)) if streamed(X) else n
-    most = min(most, MOST_STEPS - state.steps)
+    most = min(-(-chunk(X, batch, dtype).shape[0] // batch), MOST_STEPS - state.steps)
     rows = order(n, recipe.seed, state.epochs)[state.rows :][: min(trainer.steps, most) * batch]
     data, numbers = X, rows
     if streamed(X):

@@ -68,7 +68,7 @@ def test_a_copy_on_write_map_keeps_its_changes(tmp_path):
 
 
 def test_wide_data_is_fetched_in_small_pieces(monkeypatch):
-    monkeypatch.setattr("minivae.training.loop.CHUNK_BYTES", 100 * X.shape[1] * 4)
+    monkeypatch.setattr("minivae.data.rows.CHUNK_BYTES", 100 * X.shape[1] * 4)
     fetched = []
 
     def watch(X, rows, dtype):

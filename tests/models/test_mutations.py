@@ -106,7 +106,7 @@ def cupy_without_a_device_changes_nothing(machine):
     with mock.patch.dict(sys.modules, {"cupy": cupy}):
         X = G.bits(4, 3)
         try:
-            assert engine.machine.__wrapped__(program, "auto").k is numba_table
+            assert engine.machine(program, "auto").k is numba_table
             codes = G.estimator(X).partial_fit(X).transform(X)
         except (AttributeError, RuntimeError) as error:
             raise AssertionError("CuPy was asked for an array or a device") from error

@@ -1,130 +1,200 @@
-"""What whole steps on every device must do, as functions of a device; kernels: kernel_checks.py."""
+"""What whole steps and sessions on every device must do, as functions of a device.
+
+tests/engine runs them on the device in memory, through a stand-in for CuPy, and on a card. The same
+of kernels: kernel_checks.py.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
+from families import small
 from numpy.testing import assert_allclose, assert_array_equal
 
-from minivae import VAE, backend, evaluation, kernels, objective
-from minivae.parameters import make_workspace, plan_model
-from minivae.training import State, make_recipe, shuffled
+from minivae.engine.layout import Layout
+from minivae.engine.machine import machine, on_device
+from minivae.engine.state import State
+from minivae.engine.task import Recipe
+from minivae.kernels import STOCHASTIC
+from minivae.kernels.support import device as cuda
+from minivae.training.order import shuffled
 
-D, Z = 7, 2
+D, BATCH = 7, 4
+CHANGED = ("theta", "moments", "totals")  # of a State, by steps
+ROOM = ("a", "h")  # regions in which kernels may leave what they like
 
 
-# --- training -------------------------------------------------------------------------------------
+# --- devices --------------------------------------------------------------------------------------
 
 
-def problem(rows, optimizer="adam", seed=3, hidden=(5,), **settings):
-    """(X, plan, recipe) of a small model; X in float64, of values that float32 holds."""
-    settings = dict(likelihood="bernoulli", activation="tanh", batch_size=4, learning_rate=0.02,
-                    weight_decay=0.01, beta=1.5) | settings  # fmt: skip
-    settings["momentum"] = 0.5 * (optimizer == "sgd")
-    vae = VAE(Z, hidden_layer_sizes=hidden, optimizer=optimizer, **settings)
+def as_gpu(device, monkeypatch):
+    """Make it GPU 0 of this computer; returns what an estimator's `device` is then."""
+    monkeypatch.setattr(cuda, "find", lambda index=0, matmul_precision="float32": device)
+    return "cuda"
+
+
+def find_card(matmul_precision="float32"):
+    """The first GPU; skipped where CuPy is not installed, failed where a card does not work."""
+    found = cuda.find(0, matmul_precision)
+    if isinstance(found, str):
+        (pytest.skip if found.startswith("CuPy is not installed") else pytest.fail)(found)
+    return found
+
+
+@contextlib.contextmanager
+def crossings(device):
+    """What crosses meanwhile: `up` and `down`, the shapes that are copied to the device and back,
+    and `bytes` of them all."""
+    seen = SimpleNamespace(up=[], down=[], bytes=0)
+    upload, download = device.upload, device.download
+
+    def up(host, array):
+        seen.up.append(host.shape)
+        seen.bytes += host.nbytes
+        upload(host, array)
+
+    def down(array):
+        seen.down.append(array.shape)
+        seen.bytes += array.nbytes
+        return download(array)
+
+    device.upload, device.download = up, down
+    try:
+        yield seen
+    finally:
+        del device.upload, device.download  # the class's own are behind them
+
+
+# --- problems -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Problem:
+    """A small model of a family about to be trained on X, whose values float32 holds too."""
+
+    layout: Layout
+    weights: np.ndarray
+    recipe: Recipe
+    X: np.ndarray  # float64
+
+    @property
+    def program(self):
+        return self.layout.program
+
+    def start(self, dtype="float64"):
+        """The same start for every device and dtype: float32 holds it."""
+        state = State.new(self.layout, self.recipe.seed, dtype)
+        state.theta[:] = State.new(self.layout, self.recipe.seed, "float32").theta
+        return state
+
+    def order(self, epoch=0):
+        return shuffled(len(self.X), self.recipe.seed, epoch)
+
+    def trainer(self, on, state, X=None):
+        """Who trains on a machine; X: the problem's own, in the state's dtype."""
+        X = self.X.astype(state.theta.dtype) if X is None else X
+        return on.trainer(on, self.layout, self.weights, self.recipe, state, X, None)
+
+    def session(self, on, theta, rows):
+        return on.session(on, self.layout, self.weights, theta, rows)
+
+
+def problem(family, rows, optimizer="adam", **settings):
+    settings = dict(batch_size=BATCH, learning_rate=0.02, weight_decay=0.01, random_state=3,
+                    momentum=0.5 * (optimizer == "sgd"), dtype="float64") | settings  # fmt: skip
+    model = small(family, optimizer=optimizer, **settings)
+    model.become(*model.new_state(D))
     X = np.random.default_rng(0).random((rows, D)).astype(np.float32).astype(np.float64)
-    plan = plan_model(D, hidden, Z, vae.activation, vae.likelihood)
-    return X, plan, make_recipe(vae, seed)
+    return Problem(model.layout_, model._loss_weights(), model._recipe(), X)
 
 
-def new_state(plan, seed=3, dtype="float64"):
-    """The start that float32 holds too: every device and dtype begins at the same point."""
-    state = State.new(plan, seed, dtype)
-    state.theta[:] = State.new(plan, seed, "float32").theta
-    return state
-
-
-def run(crew, recipe, state, X, rows):
+def run(trainer, recipe, state, X, rows):
     """Some steps, counted as training does."""
-    made = crew.run(recipe, state, X, rows)
+    made = trainer.run(recipe, state, X, rows)
     state.steps += made
     return made
 
 
-def train_reference(plan, recipe, X, epochs):
-    """(State, gradient of the last step) by the reference in float64."""
-    state, gradient = new_state(plan), np.empty(plan.n_parameters)
-    work = make_workspace(plan, min(recipe.batch_size, len(X)), np.float64)
-    for epoch in range(epochs):
-        order = shuffled(len(X), recipe.seed, epoch)
-        state.steps += objective.train(
-            plan, recipe, X, order, state.steps, state.theta, state.moments, gradient, work,
-            state.totals, None, 0, 1,
-        )  # fmt: skip
-    return state, gradient
-
-
-def train_on(device, plan, recipe, X, epochs, dtype):
-    """The same on a device, each epoch in two parts."""
-    state = new_state(plan, dtype=dtype)
-    batch = min(recipe.batch_size, len(X))
-    with backend.on_device(device).crew(plan, dtype) as crew:
+def train(on, problem, epochs=2, dtype="float64"):
+    """(State, gradient of the last step) after some epochs on a machine, each in two parts."""
+    state, X = problem.start(dtype), problem.X.astype(dtype)
+    batch = min(problem.recipe.batch_size, len(X))
+    with problem.trainer(on, state) as trainer:
         for epoch in range(epochs):
-            order = shuffled(len(X), recipe.seed, epoch)
+            order = problem.order(epoch)
             for rows in (order[:batch], order[batch:]):
-                assert run(crew, recipe, state, X, rows) == -(-len(rows) // batch)
-        gradient = crew.gradient
+                assert run(trainer, problem.recipe, state, X, rows) == -(-len(rows) // batch)
+        gradient = trainer.gradient.copy()
     return state, gradient
 
 
-def check_training(device, rows, dtype, epochs=2, **settings):
-    """Parameters, moments, totals and last gradient after some epochs, as by the reference."""
-    X, plan, recipe = problem(rows, **settings)
-    expected, expected_gradient = train_reference(plan, recipe, X, epochs)
-    state, gradient = train_on(device, plan, recipe, X.astype(dtype), epochs, dtype)
+def same_state(one, two):
+    """Equal bits in all that steps change."""
+    for name in CHANGED:
+        assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def check_training(device, problem, dtype):
+    """Parameters, moments, totals and last gradient after two epochs, as by the reference."""
+    expected, expected_gradient = train(machine(problem.program, "reference"), problem)
+    state, gradient = train(on_device(problem.program, device), problem, dtype=dtype)
     assert state.steps == expected.steps
-    assert abs(expected.theta - new_state(plan).theta).max() > 0.01
+    assert abs(expected.theta - problem.start().theta).max() > 0.01
     # 200 roundings of what is largest in a step; the steps that follow grow them by little.
     rounding = 10 * 200 * np.finfo(dtype).eps
-    pairs = [(getattr(state, n), getattr(expected, n)) for n in ("theta", "moments", "totals")]
+    pairs = [(getattr(state, name), getattr(expected, name)) for name in CHANGED]
     for found, right in [*pairs, (gradient, expected_gradient)]:
         assert_allclose(found, right, rtol=0, atol=rounding * max(1, abs(right).max()))
     return state
 
 
-def check_failure(device, bad_batch, dtype="float64"):
+def check_failure(device, problem, bad_batch, dtype="float64"):
     """A loss that is not finite stops training, and all is as the last good batch left it."""
-    X, plan, recipe = problem(14)
-    order = shuffled(14, 3, 0)
-    bad, good = X.astype(dtype), X.astype(dtype)
-    bad[order[4 * bad_batch]] = np.nan
-    with backend.on_device(device).crew(plan, dtype) as crew:
-        state = new_state(plan, dtype=dtype)
-        assert run(crew, recipe, state, bad, order) == bad_batch
-        crew.store()
-        size = 4 if bad_batch < 3 else 2
-        assert np.isnan(crew.work.nll[:size]).any()
-        expected = new_state(plan, dtype=dtype)
-        assert run(crew, recipe, expected, good, order[: 4 * bad_batch]) == bad_batch
-        crew.store()
-        for name in ("theta", "moments", "totals"):
-            assert_array_equal(getattr(state, name), getattr(expected, name))
-        rest = order[4 * bad_batch :]  # and training can go on
-        assert run(crew, recipe, expected, good, rest) == -(-len(rest) // 4)
-    whole = train_on(device, plan, recipe, good, 1, dtype)[0]
-    assert_array_equal(expected.theta, whole.theta)
+    on, recipe, order = on_device(problem.program, device), problem.recipe, problem.order()
+    good, n = problem.X.astype(dtype), len(problem.X)
+    bad = good.copy()
+    bad[order[BATCH * bad_batch]] = np.nan
+    state, expected = problem.start(dtype), problem.start(dtype)
+    with problem.trainer(on, state) as trainer:
+        assert run(trainer, recipe, state, bad, order) == bad_batch
+        trainer.store()
+        size = min(BATCH, n - BATCH * bad_batch)
+        views = problem.layout.region_views(trainer.work, size)
+        assert any(np.isnan(views[name]).any() for name in problem.layout.terms)
+        assert_array_equal(views["x"], bad[order[BATCH * bad_batch :][:size]])
+        assert run(trainer, recipe, expected, good, order[: BATCH * bad_batch]) == bad_batch
+        trainer.store()
+        same_state(state, expected)
+        rest = order[BATCH * bad_batch :]  # and training can go on
+        assert run(trainer, recipe, expected, good, rest) == -(-len(rest) // BATCH)
+    same_state(expected, train(on, problem, 1, dtype)[0])
 
 
-def check_gradients(device, likelihood, activation, hidden=(3,)):
-    """Every gradient by finite differences, in float64, through the device."""
-    X, plan, recipe = problem(4, likelihood=likelihood, activation=activation, hidden=hidden)
-    theta = new_state(plan).theta + np.random.default_rng(1).normal(0, 0.3, plan.n_parameters)
-    eps = np.random.default_rng(2).standard_normal((4, Z))
-    machine = backend.on_device(device)
-    report = evaluation.check_gradients(machine, plan, theta, X, eps, recipe.beta)
-    assert report.passed, str(report)
-    assert sum(entry.checked for entry in report.inputs.values()) == plan.n_parameters
-
-
-def check_evaluation(device, likelihood):
-    """Codes, reconstructions, ELBO and log-likelihood as by the reference."""
-    binarize = kernels.STOCHASTIC if likelihood == "bernoulli" else kernels.KEEP
-    X, plan, _ = problem(9, likelihood=likelihood)
-    theta, found = new_state(plan).theta, []
-    for machine in (objective, backend.on_device(device)):
-        mu, logvar = evaluation.encode(machine, plan, theta, X, kernels.KEEP)
-        found.append([
-            mu, logvar, evaluation.decode(machine, plan, theta, mu),
-            evaluation.elbo(machine, plan, theta, X, binarize, 5, n_samples=2),
-            evaluation.log_likelihood(machine, plan, theta, X, binarize, 5, n_samples=3),
-            *evaluation.losses_and_gradient(machine, plan, theta, X, mu, 1.5),
-        ])  # fmt: skip
-    for right, value in zip(*found, strict=True):
-        assert_allclose(value, right, rtol=0, atol=1e-12)
+def check_session(device, problem, dtype="float64"):
+    """Every region of the workspace, the gradient and a draw, as by the reference, for the noise of
+    step 5 and pixels drawn at random."""
+    theta, n = problem.start(dtype).theta, len(problem.X)
+    theta += np.random.default_rng(1).normal(0, 0.3, theta.size).astype("f4")
+    found = []
+    for on in (machine(problem.program, "reference"), on_device(problem.program, device)):
+        session = problem.session(on, theta.copy(), n)
+        session.upload(np.full(n * problem.layout.width, np.nan), session.task.work)
+        batch = session.put(problem.X.astype(dtype))
+        session.load(batch, STOCHASTIC, 3, 5)
+        session.step.loss_and_gradient(session.task, batch)
+        there = [session.task.gradient, *(session.view(name, n) for name in problem.layout.regions)]
+        arrays = [session.download(array).copy() for array in there]
+        session.program.draw(session.task, batch, 3, 2)
+        found.append([*arrays, session.download(session.view("x", n)).copy()])
+    names = ["gradient", *problem.layout.regions, "draw"]
+    for name, right, value in zip(names, *found, strict=True):
+        if name in ROOM:
+            continue
+        written = ~np.isnan(right)  # not a region that only a draw needs
+        tolerance = 200 * np.finfo(dtype).eps * max(1, abs(right[written]).max(initial=0))
+        assert_allclose(value[written], right[written], rtol=0, atol=tolerance, err_msg=name)

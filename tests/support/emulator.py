@@ -7,6 +7,7 @@ that looks into an array, allocates or copies while a step is captured.
 """
 
 import ctypes
+import functools
 import hashlib
 import platform
 import shutil
@@ -83,6 +84,17 @@ def compile_kernels(dtype, source):
     return ctypes.CDLL(str(library))
 
 
+def in_turn(method):
+    """The method, while no other thread uses the device."""
+
+    @functools.wraps(method)
+    def call(self, *arguments):
+        with self.lock:
+            return method(self, *arguments)
+
+    return call
+
+
 class Emulator:
     """A device in memory. order: of threads and blocks. source: what there is of a subject.
     limit: bytes that it has, None for many.
@@ -95,6 +107,7 @@ class Emulator:
         self.units, self.arrays, self.recording = {}, weakref.WeakValueDictionary(), None
         self.launched, self.lock = 0, threading.RLock()
 
+    @in_turn
     def empty(self, shape, dtype):
         self._require_no_capture("allocates")
         dtype = np.dtype(dtype)
@@ -109,6 +122,7 @@ class Emulator:
     def free_memory(self):
         return self.limit - sum(whole.size - 2 * ZONE for whole in self.arrays.values())
 
+    @in_turn
     def upload(self, host, array):
         self._require_no_capture("copies")
         assert type(host) is np.ndarray and host.flags.c_contiguous
@@ -116,6 +130,7 @@ class Emulator:
         self.address("array", array)
         array.view(np.ndarray)[...] = host
 
+    @in_turn
     def download(self, array):
         self._require_no_capture("copies")
         self.address("array", array)
@@ -137,6 +152,7 @@ class Emulator:
                 return start
         return None
 
+    @in_turn
     def launch(self, dtype, kernel, grid, values):
         assert all(isinstance(value, np.generic) for value in values), values
         assert 0 < grid[0] < 2**31 and 0 < grid[1] < 2**16, grid
@@ -165,6 +181,7 @@ class Emulator:
             zones = whole[:ZONE].tobytes(), whole[-ZONE:].tobytes()
             assert zones == CLEAN, f"{kernel} wrote outside of an array"
 
+    @in_turn
     def capture(self, body):
         self._require_no_capture("captures")
         self.recording = recorded = []
@@ -174,8 +191,9 @@ class Emulator:
             self.recording = None
 
         def replay():
-            for launch in recorded:
-                self._run(*launch)
+            with self.lock:
+                for launch in recorded:
+                    self._run(*launch)
 
         replay.nodes = [kernel for kernel, *_ in recorded]
         return replay

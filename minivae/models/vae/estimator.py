@@ -159,7 +159,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     def transform(self, X):
         """Posterior means of the rows of X, (n, Z). Stochastic binarisation is left out here."""
         self._check_loaded("encoder")
-        return self._encode(self._check_X(X))
+        X = self._check_X(X)
+        return self._encode(self._session(X.shape[0]), X)
 
     def kl_per_latent(self, X):
         """KL(q(z_j|x) || N(0, 1)) of each latent (Z,), the mean over the rows of X, in nats: near 0
@@ -183,10 +184,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         """Decoder means at the posterior means of X, (n, D)."""
         self._check_loaded()
         X = self._check_X(X)
-        return importance.decode(self._session(X.shape[0]), self._encode(X))
+        session = self._session(X.shape[0])
+        return importance.decode(session, self._encode(session, X))
 
-    def _encode(self, X):
-        return importance.encode(self._session(X.shape[0]), X, self._binarize_code)[0]
+    def _encode(self, session, X):
+        return importance.encode(session, X, self._binarize_code)[0]
 
     def sample(self, n_samples=1, random_state=None):
         """Draws of x from the model, (n_samples, D): z from N(0, I), then x from p(x|z).
