@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parents[1] / "benchmarks"
+HERE = Path(__file__).resolve().parents[2] / "benchmarks"
 SIZE = "784-400-20:128"
 
 
@@ -97,11 +97,22 @@ def test_a_worker_that_hangs_or_fails_is_a_line(gpu, tmp_path, monkeypatch):
     assert gpu.ask({"peer": "fail"}, 20.0) == ([{"size": 1}], "last line")
 
 
+def test_what_was_skipped_was_not_checked(gpu, monkeypatch):
+    for code, said, passed in [
+        (0, "3 passed, 90 deselected in 1.2s", True),
+        (0, "2 passed, 1 skipped, 90 deselected in 1.2s", False),
+        (1, "1 failed, 2 passed in 1.2s", False),
+    ]:
+        done = subprocess.CompletedProcess([], code, said, "")
+        monkeypatch.setattr(gpu.subprocess, "run", lambda *given, done=done, **named: done)
+        assert gpu.checks(1.0) == (None if passed else said)
+
+
 def test_without_a_card_it_ends_with_2_and_one_line(tmp_path):
     pytest.importorskip("minivae")
-    from minivae.kernels import cuda
+    from minivae.kernels.support import device
 
-    if not isinstance(cuda.find(), str):
+    if not isinstance(device.find(), str):
         pytest.skip("there is a card")
     done = subprocess.run([sys.executable, str(HERE / "gpu.py")], cwd=tmp_path,
                           capture_output=True, text=True)  # fmt: skip

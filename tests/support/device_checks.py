@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from families import small
 from numpy.testing import assert_allclose, assert_array_equal
+from tiny import tiny as small
 
 from minivae.engine.layout import Layout
 from minivae.engine.machine import machine, on_device

@@ -61,6 +61,7 @@ class FakeGPU:
     def __init__(self, count=1, limit=None, broken=None):
         self.count, self.emulator, self.broken = count, Emulator(2, limit=limit), broken
         self.invalid = False  # whether a capture turns out to be so at its end
+        self.destroyed = []  # graphs
         self.calls, self.current, self.streams = [], [], {}  # streams by their address
 
     def submit(self, stream, work):
@@ -182,7 +183,7 @@ def fake_cupy(gpu):
     runtime = SimpleNamespace(
         getDeviceCount=get_device_count, runtimeGetVersion=lambda: 13000,
         memGetInfo=lambda: (gpu.emulator.free_memory(), 10**9),
-        streamEndCapture=end_capture, graphDestroy=lambda graph: gpu.calls.append("graphDestroy"),
+        streamEndCapture=lambda stream: id(end_capture(stream)), graphDestroy=gpu.destroyed.append,
         CUDARuntimeError=CUDARuntimeError,
     )  # fmt: skip
     cupy.cuda = SimpleNamespace(Device=device, Stream=Stream, runtime=runtime)
