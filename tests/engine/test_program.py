@@ -123,7 +123,8 @@ def test_a_bound_step_calls_its_own_table_only(name):
     with pytest.MonkeyPatch.context() as patch:
         for kernel in [name for name, value in vars(reference).items() if callable(value)]:
             patch.setattr(reference, kernel, refuse)
-        batch = session.load(np.eye(4, 5))
+        batch = session.put(np.eye(4, 5))
+        session.load(batch)
         session.step.loss_and_gradient(session.task, batch)
     assert "gather" in calls and "bernoulli_nll" in calls
 
