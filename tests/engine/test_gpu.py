@@ -13,11 +13,11 @@ from device_checks import (
     find_card,
     problem,
     same_state,
+    small,
     train,
 )
 from numpy.testing import assert_allclose, assert_array_equal
 from tiny import FAMILIES
-from tiny import tiny as small
 
 from minivae import VAE, kernels
 from minivae.engine.machine import machine, on_device

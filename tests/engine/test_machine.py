@@ -19,12 +19,12 @@ from device_checks import (
     find_card,
     problem,
     run,
+    small,
 )
 from emulator import EMULATED
 from fake_cupy import FakeBlas, FakeGPU, fake_cupy
 from kernel_checks import put
 from tiny import FAMILIES
-from tiny import tiny as small
 
 from minivae import VAE
 from minivae.engine import machine as engine

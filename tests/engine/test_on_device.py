@@ -6,13 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from device_checks import BATCH, D, as_gpu, crossings
+from device_checks import BATCH, D, as_gpu, crossings, small
 from emulator import EMULATED, Emulator
 from kernel_checks import put
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from tiny import FAMILIES
-from tiny import tiny as small
 
 import minivae
 from minivae import VAE

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny import tiny as small
+from tiny import tiny
 
 from minivae.engine.layout import Layout
 from minivae.engine.machine import machine, on_device
@@ -20,6 +20,15 @@ from minivae.engine.task import Recipe
 from minivae.kernels import STOCHASTIC
 from minivae.kernels.support import device as cuda
 from minivae.training.order import shuffled
+
+# As few layers as a family can have, so that the kernels of a step can be counted by hand.
+SHAPES = {"vae": dict(hidden_layer_sizes=(4,), activation="relu"), "nade": dict(n_hidden=4)}
+
+
+def small(family="vae", **settings):
+    """An estimator that trains in milliseconds."""
+    return tiny(family, **SHAPES[family] | settings)
+
 
 D, BATCH = 7, 4
 CHANGED = ("theta", "moments", "totals")  # of a State, by steps
