@@ -7,6 +7,7 @@ what they do.
 
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -118,6 +119,47 @@ def test_the_error_of_a_capture_is_not_hidden_by_its_end(invalid, gpu):
     assert len(gpu.destroyed) == (not invalid)
     gpu.invalid = False
     card.capture(lambda: None)()
+
+
+class WatchedLock:
+    """A lock that says when a thread has to wait for it."""
+
+    def __init__(self):
+        self.lock, self.waits = threading.RLock(), threading.Event()
+
+    def __enter__(self):
+        if not self.lock.acquire(blocking=False):
+            self.waits.set()
+            self.lock.acquire()
+
+    def __exit__(self, *error):
+        self.lock.release()
+
+
+@EMULATED
+def test_what_another_thread_asks_for_waits_for_the_end_of_a_capture(gpu):
+    """It would become a part of the step, or make the capture invalid."""
+    card = find_card()
+    k, x = tables.on_device(card), put(card, np.ones((2, 2), "f4"))
+    k.threshold(x)
+    for ask in (
+        lambda: k.threshold(x),
+        lambda: k.matmul(x, x, x),
+        lambda: card.upload(np.ones((2, 2), "f4"), x),
+        lambda: card.download(x),
+        lambda: card.empty((2, 2), "f4"),
+    ):
+        card.lock, asked = WatchedLock(), []
+        other = threading.Thread(target=lambda ask=ask, asked=asked: asked.append(ask()))
+
+        def body(other=other, asked=asked):
+            other.start()
+            assert card.lock.waits.wait(20) and not asked
+
+        replay = card.capture(body)
+        other.join(20)
+        assert len(asked) == 1
+        replay()
 
 
 @EMULATED
