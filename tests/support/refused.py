@@ -2,6 +2,7 @@
 
 import datetime
 import os
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -167,6 +168,10 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         each("learning_rate", 10**400)),
     ("learning_rate: a list that is no schedule", ALL, "learning_rate", ValueError,
         "list of .epochs, rate.", each("learning_rate", [], [0.1], [(0, 0.1)], [(5, -1)], [(5,)])),
+    ("learning_rate or weight_decay: a Fraction", ALL, "learning_rate|weight_decay", ValueError,
+        "Fraction", [*each("learning_rate", Fraction(1, 1000), [(1, Fraction(1, 1000))]),
+        *each("weight_decay", Fraction(1, 1000)),
+        *call(lambda w: w.model.set_params(weight_decay=Fraction(1, 9)).save(w.path))]),
     ("learning_rate: so large that training diverges", ALL, "learning_rate", FloatingPointError,
         "learning_rate below 1e.(20|38)", call(diverges)),
     ("learning_rate, momentum or weight_decay: a bool", ALL, "learning_rate|momentum|weight_decay",
