@@ -320,8 +320,8 @@ def describe(model):
     """Family, shape and size of a model in one line."""
     shape = [f"{name} {shown(value) or 'none'}" for name, value in model.plan_settings().items()]
     n_parameters = sum(array.size for array in model.parameters_.values())
-    return (f"{model.program.NAME} of {model.n_features_in_} features, {', '.join(shape)}: "
-            f"{n_parameters} parameters")  # fmt: skip
+    words = ", ".join([f"{model.program.NAME} of {model.n_features_in_} features", *shape])
+    return f"{words}: {n_parameters} parameters"
 
 
 def count(n, noun):
