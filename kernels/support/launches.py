@@ -13,7 +13,8 @@ A device is an object with these methods; `device.Card` is a GPU, and tests have
     launch(dtype, kernel, grid, values)   from the `unit` of that dtype, or of any if it is None;
                              values: NumPy scalars, of the types that the kernel takes
     capture(body)            records what body() launches, runs nothing; call the result to run it
-    lock                     for whoever uses the device: one thread at a time
+    lock                     for calls that belong together, such as a capture and its body: what
+                             other threads do waits meanwhile
     product                  None, or what computes out = a @ b in place of dense/cuda.cu:
                              f(a, b, out)
 
