@@ -1,4 +1,4 @@
-"""minivae: variational autoencoders without a deep-learning framework.
+"""minivae: variational autoencoders and other generative models, without a deep-learning framework.
 
     import minivae
     vae = minivae.VAE(latent_dim=2).fit(X)
