@@ -34,7 +34,9 @@ def adam(theta, gradient, first, second, step, learning_rate, beta1, beta2, epsi
     """Adam (Kingma and Ba 2014, algorithm 1), step = 1, 2, ...; g as in `sgd`.
 
     first = beta1 first + (1 - beta1) g and second = beta2 second + (1 - beta2) g^2 start at 0, so
-    after t steps of a constant g they are 1 - beta^t times g and g^2; the quotient is unbiased.
+    where g has the same distribution at every step, after t of them their means are 1 - beta^t
+    times those of g and g^2. first_hat and second_hat, divided by that, have no such bias; the root
+    and the quotient of the update do not share this:
     theta -= learning_rate * first_hat / (sqrt(second_hat) + epsilon).
     """
     g = gradient + weight_decay * theta
