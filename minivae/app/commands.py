@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import minivae
-from minivae.app import pictures, runs
+from minivae.app import pictures, plots, runs
 from minivae.app.options import EPOCHS, UPDATES, settings_of, shown
 from minivae.app.warm import compiling_beside
 from minivae.data import datasets
@@ -66,7 +66,7 @@ def train(args):
             save_figure(figure, args.out / name)
 
     title = model.program.SCORE[1]
-    print(f"{describe(model)}")
+    print(describe(model))
     print(f"held-out {title} {mean_text(scores)} nats per row ({how})")
     for line in best_epoch(model):
         print(line)
@@ -151,7 +151,7 @@ def reconstruct(args):
     with bar("reconstruct"):
         Y = model.reconstruct(X)
     write(args.out, Y, f"reconstructions of {what}",
-          lambda: pictures.reconstructions(X, Y, facts["image_shape"]))  # fmt: skip
+          lambda: plots.reconstructions(X, Y, facts["image_shape"]))  # fmt: skip
 
 
 def encode(args):
@@ -170,7 +170,7 @@ def decode(args):
     with about(args.codes), bar("decode"):
         Y = model.inverse_transform(codes)
     write(args.out, Y, f"decoder means of {count(len(Y), 'row')} of {args.codes}",
-          lambda: pictures.means(Y, facts["image_shape"]))  # fmt: skip
+          lambda: plots.samples(Y, facts["image_shape"], "means of p(x|z)"))  # fmt: skip
 
 
 def score(args):

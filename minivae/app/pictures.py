@@ -14,32 +14,22 @@ def of(model, data, seed):
     yield "learning_curve.png", plots.learning_curve(model.history_, name, terms)
     if hasattr(model, "reconstruct"):
         few = X[plots.spread(len(X), 400)]  # more than are shown, from all of the held-out rows
-        yield "reconstructions.png", reconstructions(few, model.reconstruct(few), shape)
+        yield "reconstructions.png", plots.reconstructions(few, model.reconstruct(few), shape)
     yield "samples.png", samples(model, 100, seed, shape, data.train)
     if not hasattr(model, "transform"):
         return
     codes = model.transform(X)
-    few = labels is not None and len(np.unique(labels)) <= 20  # as many as are told apart
-    labels = labels if few else None
+    if labels is not None and len(np.unique(labels)) > 20:  # more than can be told apart
+        labels = None
     if shape:
         z = np.random.default_rng(seed).standard_normal((100, codes.shape[1]))
-        yield "means.png", means(model.inverse_transform(z), shape, PRIOR_DRAWS)
+        yield "means.png", plots.samples(model.inverse_transform(z), shape, PRIOR_DRAWS)
         if codes.shape[1] == 2:
             yield "manifold.png", plots.manifold(model.inverse_transform, shape)
     if codes.shape[1] == 2:
         yield "latent.png", plots.latent_scatter(codes, labels)
     elif codes.shape[1] > 2:
         yield "latent.png", plots.latent_overview(codes, model.kl_per_latent(X), labels)
-
-
-def reconstructions(X, Y, image_shape):
-    """Rows and what the model makes of them."""
-    return plots.reconstructions(X, Y, image_shape)
-
-
-def means(Y, image_shape, title="means of p(x|z)"):
-    """What a decoder puts out."""
-    return plots.samples(Y, image_shape, title)
 
 
 def samples(model, n, seed, image_shape, data=None):

@@ -24,10 +24,16 @@ def compiling_beside(model, n_features):
         yield
         return
     what = {"model": model.program.NAME, "settings": model.get_params(), "n_features": n_features}
-    process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    with process.stdin:
-        process.stdin.write(json.dumps(what).encode())
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        with process.stdin:
+            process.stdin.write(json.dumps(what).encode())
+    except OSError:  # one process can do it all, later
+        yield
+        return
     try:
         yield
     finally:

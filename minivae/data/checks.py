@@ -11,7 +11,8 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils import check_array
 
-from minivae.data.rows import mapped, on_gpu, parts
+from minivae.data.rows import mapped, parts
+from minivae.engine.graph import on_gpu
 from minivae.engine.machine import parse_device
 
 TIMES = (np.datetime64, np.timedelta64, datetime.date, datetime.time, datetime.timedelta)

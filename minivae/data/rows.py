@@ -23,11 +23,6 @@ def mapped(X):
     return isinstance(X, np.memmap) and X._mmap is not None
 
 
-def on_gpu(X):
-    """Whether X is an array on a GPU, such as a cupy.ndarray."""
-    return hasattr(X, "__cuda_array_interface__")
-
-
 def fetch(X, rows, dtype):
     """The given rows of X (n, D), a slice or numbers, as a C-contiguous array."""
     if mapped(X):

@@ -136,7 +136,7 @@ class Trainer:
         D = self.layout.n_features
         if data.ndim != 2 or data.shape[1] != D:
             raise ValueError(f"data has shape {data.shape}, expected (rows, {D})")
-        here = not on_device(data)
+        here = not on_gpu(data)
         if not here:
             self.device.address("data", data)
             contiguous("data", data)
@@ -158,7 +158,7 @@ class Trainer:
 
     def _allocate(self, recipe, data):
         batch = min(recipe.batch_size, len(data))
-        self.own = not on_device(data)  # else it is the caller's, and is never written to
+        self.own = not on_gpu(data)  # else it is the caller's, and is never written to
         try:
             there = self.device.empty(data.shape, self.dtype) if self.own else data
             self.order = self.device.empty((len(data),), np.int64)
@@ -209,7 +209,7 @@ class Trainer:
         return self.graphs[key]
 
 
-def on_device(X):
+def on_gpu(X):
     """Whether X is an array on a GPU, such as a cupy.ndarray."""
     return hasattr(X, "__cuda_array_interface__")
 

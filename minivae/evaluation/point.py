@@ -25,8 +25,8 @@ class Point:
     def losses(self):
         """The loss of each row (n,), after `compute`, in the model's dtype."""
         task, losses = self.session.task, 0
-        for weight, name in zip(task.weights, self.layout.terms, strict=True):
-            term = self.session.download(self.session.view(name, self.batch.B))
+        terms = self.session.download(self.session.terms(self.batch.B))
+        for weight, term in zip(task.weights, terms, strict=True):
             losses = losses + task.theta.dtype.type(weight) * term
         return losses
 

@@ -56,9 +56,6 @@ def load(path, part, find):
     arrays, facts = storage.read(path)
     try:
         make = find(facts["model"])
-        if part is not None and part not in make.parts:
-            raise UnknownPart(f"part must be one of {', '.join(make.parts) or '(none)'}, or None "
-                              f"for all, got {part!r}")  # fmt: skip
         model = make(**{name: tuples(value) for name, value in facts["settings"].items()})
         check_sizes(model, len(arrays))
         model.check_settings(device=False)  # the device is of the computer it was trained on
@@ -66,10 +63,11 @@ def load(path, part, find):
         check_facts(facts, layout)
         storage.compare(path, arrays, State.unmade(layout, model.dtype).arrays(layout))
         made = model.new_state(facts["n_features"], facts["seed"])
-    except UnknownPart as error:
-        raise ValueError(str(error)) from None
     except WRONG as error:
         raise storage.StorageError(f"{path}: does not describe a model ({error})") from error
+    if part is not None and part not in make.parts:
+        raise ValueError(f"part must be one of {', '.join(make.parts) or '(none)'}, or None for "
+                         f"all, got {part!r}")  # fmt: skip
     seed, layout, state = made
     state.epochs, state.steps, state.rows = facts["epochs"], facts["steps"], facts["rows"]
     state.totals[:] = facts["totals"]
@@ -88,10 +86,6 @@ def load(path, part, find):
     if square is not None and (state.moments[square] < 0).any():
         raise storage.StorageError(f"{path}: {model.optimizer}'s sums of squares are negative")
     return model
-
-
-class UnknownPart(Exception):
-    """The caller's mistake, not the file's."""
 
 
 def tuples(value):

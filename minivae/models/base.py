@@ -8,7 +8,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from minivae.data import checks
-from minivae.data.rows import BLOCK, chunk, fetch, fingerprint, on_gpu
+from minivae.data.rows import BLOCK, chunk, fetch, fingerprint
+from minivae.engine.graph import on_gpu
 from minivae.engine.layout import Layout
 from minivae.engine.machine import check_device, machine, parse_device
 from minivae.engine.state import Record, State
@@ -41,8 +42,7 @@ class Model(BaseEstimator):
     def __init_subclass__(cls):
         super().__init_subclass__()
         cls._parameter_constraints = {n: s.constraint for n, s in cls.SETTINGS.items()}
-        doc = inspect.getdoc(cls) or ""
-        cls.__doc__ = doc.replace("{settings}", settings.describe(cls.SETTINGS))
+        cls.__doc__ = inspect.getdoc(cls).replace("{settings}", settings.describe(cls.SETTINGS))
 
     # --- what a family may change ---------------------------------------------------------------
 
@@ -224,10 +224,10 @@ class Model(BaseEstimator):
         with self._unchanged_by_errors():
             self._begin(self.new_state(array.shape[1]), X)
             self.record_.data = self._fingerprints(array, X_valid)
-            trainer, data = self._trainer(X, array)
+            training = self._start(X, array)
             if keep:
                 keep.write()
-        self._train(trainer, data, X_valid, int(self.epochs), keep)
+        self._train(*training, X_valid, int(self.epochs), keep)
         return self
 
     @one_at_a_time
@@ -242,11 +242,11 @@ class Model(BaseEstimator):
         array = self._check_X_to_train(X)
         X_valid = self._check_valid(X_valid, array.shape[1], X)
         checks.compare_data(self.record_.data, self._fingerprints(array, X_valid))
-        trainer, data = self._trainer(X, array)
+        training = self._start(X, array)
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
         if keep:
             keep.go_on()
-        self._train(trainer, data, X_valid, int(self.epochs), keep)
+        self._train(*training, X_valid, int(self.epochs), keep)
         return self
 
     @one_at_a_time
@@ -254,10 +254,10 @@ class Model(BaseEstimator):
         """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
         with self._unchanged_by_errors():
             array = self._check_X_to_train(X)
-            trainer, data = self._trainer(X, array)
+            training = self._start(X, array)
         self.state_.begin_pass()
         self.record_.data = {}  # may be other data than those of the passes before
-        self._train(trainer, data, None, self.state_.epochs + 1)
+        self._train(*training, None, self.state_.epochs + 1)
         return self
 
     def new_state(self, n_features, seed=None):
@@ -292,18 +292,19 @@ class Model(BaseEstimator):
         rates = settings.schedule(self.learning_rate)
         return make_recipe(self, self.seed_, rates[0][1], getattr(self, "binarize", None))
 
-    def _trainer(self, X, array):
-        """Who trains, with all memory that it takes, and on what: X on a GPU, else its array."""
-        m, recipe, n_threads = self._machine, self._recipe(), self.n_threads and int(self.n_threads)
-        data = X if on_gpu(X) and m.name == "cuda" else array
-        with checks.named_memory(f"batch_size={self.batch_size} on {data.shape[0]} rows"):
-            return m.trainer(m, self.layout_, self._loss_weights(), recipe, self.state_, chunk(
-                             data, recipe.batch_size, self.dtype), n_threads), data  # fmt: skip
-
-    def _train(self, trainer, X, X_valid, last_epoch, keep=None):
+    def _start(self, X, array):
+        """(Run, who trains, with all memory that it takes, on what: X on a GPU, else its array)."""
         run = Run(self._machine, self.layout_, self._loss_weights(), self._recipe(),
                   settings.schedule(self.learning_rate), self.state_, self.record_,
                   self._held_out)  # fmt: skip
+        m, n_threads = run.machine, self.n_threads and int(self.n_threads)
+        data = X if on_gpu(X) and m.name == "cuda" else array
+        with checks.named_memory(f"batch_size={self.batch_size} on {data.shape[0]} rows"):
+            room = chunk(data, run.recipe.batch_size, self.dtype)
+            return run, m.trainer(m, run.layout, run.weights, run.recipe, run.state, room,
+                                  n_threads), data  # fmt: skip
+
+    def _train(self, run, trainer, X, X_valid, last_epoch, keep=None):
         try:
             train(run, X, X_valid, last_epoch, trainer, bool(self.verbose), keep)
         finally:
@@ -327,8 +328,7 @@ class Model(BaseEstimator):
 
     def _draws(self, n_samples, random_state):
         """x (n_samples, D) drawn from the model."""
-        n_samples = checks.check_count("n_samples", n_samples)
-        seed = self._seed(random_state)
+        n_samples, seed = checks.check_count("n_samples", n_samples), self._seed(random_state)
         with checks.named_memory(f"n_samples={n_samples}"):
             return draws(self._session(n_samples), n_samples, seed)
 

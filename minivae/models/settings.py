@@ -38,23 +38,15 @@ class Setting:
         return words.get(self.kind, "")
 
 
-class Range(Interval):
-    """An Interval for every kind of real number, such as a Fraction, of which NumPy knows none."""
-
-    def is_satisfied_by(self, val):
-        right = isinstance(val, self.type) and is_finite(val)
-        return right and (val if isinstance(val, Integral) else float(val)) in self
-
-
 def whole(default, text, low=1, none=False):
     """A whole number of at least low; none: or None."""
-    constraint = [Range(Integral, low, MOST, closed="left"), *([None] if none else [])]
+    constraint = [Interval(Integral, low, MOST, closed="left"), *([None] if none else [])]
     return Setting(default, constraint, text, "whole")
 
 
 def real(default, text, low=0, high=None, closed="left"):
     """A real number."""
-    return Setting(default, [Range(Real, low, high, closed=closed)], text, "real")
+    return Setting(default, [Interval(Real, low, high, closed=closed)], text, "real")
 
 
 def choice(default, choices, text):
@@ -81,7 +73,7 @@ COMMON = {
     "optimizer": choice("adam", OPTIMIZERS, "rule of updates"),
     "learning_rate": Setting(
         1e-3,
-        [Range(Real, 0, None, closed="neither"), list, tuple],
+        [Interval(Real, 0, None, closed="neither"), list, tuple],
         "size of updates, or a schedule of (epochs, rate), one after the other, whose last rate "
         "goes on",
         "schedule",
@@ -109,7 +101,7 @@ COMMON = {
     ),
     "random_state": Setting(
         None,
-        [Range(Integral, 0, MOST - 1, closed="both"), np.random.RandomState, None],
+        [Interval(Integral, 0, MOST - 1, closed="both"), np.random.RandomState, None],
         "seed of every random number that the model draws",
     ),
     "verbose": Setting(0, ["verbose"], "1 shows a progress bar"),
@@ -171,10 +163,9 @@ def check_sizes(name, sizes):
 
 def schedule(rate, name="learning_rate"):
     """[(epochs, rate), ...] of plain numbers; one number is a schedule of one rate."""
-    if isinstance(rate, Real) and not isinstance(rate, bool | np.bool_):
-        rate = [(1, rate)]
+    one = isinstance(rate, Real) and not isinstance(rate, bool | np.bool_)
     try:
-        steps = [(epochs, value) for epochs, value in rate]
+        steps = [(1, rate)] if one else [(epochs, value) for epochs, value in rate]
     except (TypeError, ValueError):
         steps = []
     right = [
@@ -184,7 +175,7 @@ def schedule(rate, name="learning_rate"):
     ]  # fmt: skip
     if not right or not all(right):
         raise ValueError(
-            f"{name} must be a positive number, or a list of (epochs, rate) with positive numbers, "
+            f"{name} must be a positive, finite number, or a list of (epochs, rate) of such, "
             f"such as [(10, 0.002), (5, 0.0002)], got {rate!r}"
         )
     return [(int(epochs), float(value)) for epochs, value in steps]

@@ -23,7 +23,7 @@ from device_checks import (
     small,
 )
 from emulator import EMULATED
-from fake_cupy import FakeBlas, FakeGPU, fake_cupy
+from fake_cupy import FakeGPU
 from kernel_checks import put
 from tiny import FAMILIES
 
@@ -34,26 +34,6 @@ from minivae.kernels import tables
 from minivae.kernels.support import device
 
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
-
-
-@pytest.fixture
-def install(monkeypatch):
-    """install(gpu): puts the stand-ins for CuPy and cuBLAS in place, or no CuPy at all for None."""
-
-    def into(gpu):
-        monkeypatch.setitem(sys.modules, "cupy", gpu and fake_cupy(gpu))
-        monkeypatch.setattr(device, "cublas_library", lambda cupy: FakeBlas(gpu))
-        device.find.cache_clear()
-        return gpu
-
-    yield into
-    device.find.cache_clear()
-
-
-@pytest.fixture
-def gpu(install):
-    """A GPU behind a stand-in for CuPy."""
-    return install(FakeGPU())
 
 
 # --- with a GPU -----------------------------------------------------------------------------------

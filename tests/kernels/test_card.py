@@ -25,27 +25,6 @@ from minivae.kernels.support import device
 from minivae.kernels.support.launches import Control, Rows
 from minivae.kernels.tables import on_device
 
-
-@pytest.fixture
-def install(monkeypatch):
-    """install(gpu): puts the stand-ins for CuPy and cuBLAS in place, or no CuPy at all for None."""
-
-    def into(gpu):
-        monkeypatch.setitem(sys.modules, "cupy", gpu and fake_cupy(gpu))
-        monkeypatch.setattr(device, "cublas_library", lambda cupy: FakeBlas(gpu))
-        device.find.cache_clear()
-        return gpu
-
-    yield into
-    device.find.cache_clear()
-
-
-@pytest.fixture
-def gpu(install):
-    """A GPU behind a stand-in for CuPy."""
-    return install(FakeGPU())
-
-
 # --- with a GPU ---------------------------------------------------------------------------------
 
 

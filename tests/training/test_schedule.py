@@ -82,8 +82,8 @@ def test_other_epochs_and_rates_may_be_set_before_going_on():
     ids=str,
 )
 def test_a_bad_schedule_is_refused_with_an_example(rate):
-    words = r"learning_rate must be a positive number, or a list of \(epochs, rate\) with positive "
-    with pytest.raises(ValueError, match=words + r"numbers, such as \[\(10, 0.002\), \(5, 0.0002"):
+    words = r"learning_rate must be a positive, finite number, or a list of \(epochs, rate\) "
+    with pytest.raises(ValueError, match=words + r"of such, such as \[\(10, 0.002\), \(5, 0.0002"):
         VAE(learning_rate=rate).fit(X)
 
 
