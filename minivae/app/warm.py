@@ -20,25 +20,25 @@ from minivae.models import find
 @contextlib.contextmanager
 def compiling_beside(model, n_features):
     """Within the block, the second process is at work, if there is something to compile."""
-    if model.device != "cpu" or is_compiled(machine(model.program, "cpu", model.matmul_precision)):
-        yield
-        return
-    what = {"model": model.program.NAME, "settings": model.get_params(), "n_features": n_features}
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        with process.stdin:
-            process.stdin.write(json.dumps(what).encode())
-    except OSError:  # one process can do it all, later
-        yield
-        return
+    process = started(model, n_features)
     try:
         yield
     finally:
-        process.terminate()
-        process.wait()
+        if process:
+            process.terminate()
+            process.wait()
+
+
+def started(model, n_features):
+    """The second process, or None where there is no need for one or none to be had."""
+    if model.device != "cpu" or is_compiled(machine(model.program, "cpu", model.matmul_precision)):
+        return None
+    what = {"model": model.program.NAME, "settings": model.get_params(), "n_features": n_features}
+    words, nothing = [sys.executable, "-m", __name__, json.dumps(what)], subprocess.DEVNULL
+    try:
+        return subprocess.Popen(words, stdin=nothing, stdout=nothing, stderr=nothing)
+    except OSError:  # this process can do it all, later
+        return None
 
 
 def compile_evaluation(what):
@@ -56,4 +56,4 @@ def compile_evaluation(what):
 
 
 if __name__ == "__main__":
-    compile_evaluation(json.load(sys.stdin))
+    compile_evaluation(json.loads(sys.argv[1]))

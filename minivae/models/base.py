@@ -42,7 +42,7 @@ class Model(BaseEstimator):
     def __init_subclass__(cls):
         super().__init_subclass__()
         cls._parameter_constraints = {n: s.constraint for n, s in cls.SETTINGS.items()}
-        cls.__doc__ = inspect.getdoc(cls).replace("{settings}", settings.describe(cls.SETTINGS))
+        cls.__doc__ = settings.described(inspect.getdoc(cls), cls.SETTINGS)
 
     # --- what a family may change ---------------------------------------------------------------
 
@@ -301,8 +301,8 @@ class Model(BaseEstimator):
         data = X if on_gpu(X) and m.name == "cuda" else array
         with checks.named_memory(f"batch_size={self.batch_size} on {data.shape[0]} rows"):
             room = chunk(data, run.recipe.batch_size, self.dtype)
-            return run, m.trainer(m, run.layout, run.weights, run.recipe, run.state, room,
-                                  n_threads), data  # fmt: skip
+            trainer = m.trainer(m, run.layout, run.weights, run.recipe, run.state, room, n_threads)
+        return run, trainer, data
 
     def _train(self, run, trainer, X, X_valid, last_epoch, keep=None):
         try:

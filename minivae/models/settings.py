@@ -113,14 +113,14 @@ def with_defaults(settings, **defaults):
     return settings | {name: replace(settings[name], default=d) for name, d in defaults.items()}
 
 
-def describe(settings):
-    """The list of parameters for a docstring."""
+def described(doc, settings):
+    """A docstring with the list of parameters in place of {settings}; python -OO leaves none."""
     entries = []
     for name, setting in settings.items():
         of = f"{setting.of}, " if setting.of else ""
         text = textwrap.fill(setting.help, 96, initial_indent="    ", subsequent_indent="    ")
         entries.append(f"{name} : {of}default {setting.default!r}\n{text}")
-    return "\n".join(entries)
+    return doc and doc.replace("{settings}", "\n".join(entries))
 
 
 def check(model, settings):

@@ -1,5 +1,7 @@
 """The second process of a first run: what it compiles, and when there is none."""
 
+import subprocess
+
 import pytest
 from families import SMALL
 from tiny import FAMILIES
@@ -33,6 +35,18 @@ def test_it_calls_what_a_run_calls_after_training(family, monkeypatch):
         monkeypatch.setattr(make, name, watched(name, getattr(make, name)))
     warm.compile_evaluation(what(family))
     assert set(called) == set(wanted)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_second_process_understands_what_it_is_told(family, monkeypatch):
+    monkeypatch.setattr(warm, "machine", lambda *arguments: None)
+    monkeypatch.setattr(warm, "is_compiled", lambda machine: False)
+    monkeypatch.setattr(warm.subprocess, "Popen", lambda words, **options: words)
+    words = warm.started(find(family)(**SMALL[family], random_state=0), 6)
+    monkeypatch.undo()
+    words[-1] = words[-1].replace('"cpu"', '"reference"')  # compiling it would take long
+    run = subprocess.run(words, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("case", ["compiled already", "no process to be had"])

@@ -7,6 +7,8 @@ import inspect
 import itertools
 import math
 import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -259,6 +261,12 @@ def test_every_setting_is_described_in_the_docstring(name):
         rest = itertools.takewhile(lambda line: line.startswith("    "), lines[place + 1 :])
         assert " ".join(line.strip() for line in rest) == setting.help
     assert "{settings}" not in family.__doc__ and max(map(len, lines)) <= 100
+
+
+def test_families_need_no_docstrings():
+    code = "from minivae.models import MODELS, find; [find(name) for name in MODELS]"
+    run = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 NOT_NUMBERS = ["1", None, True, np.True_, [1], 1 + 0j, b"1"]
