@@ -156,18 +156,18 @@ class Minivae:
         self.state.theta[:] = np.concatenate([array.ravel() for array in arrays])
         vae.become(self.seed, self.layout, self.state)
         self.machine = machine(vae.program, vae.device, vae.matmul_precision)
-        self.weights = loss_weights(vae.program, self.layout)
         self.threads = count_threads(None, self.layout.n_parameters, problem.batch)
 
     def recipe(self):
         from minivae.training.loop import make_recipe
 
-        return make_recipe(self.vae, self.seed, self.problem.learning_rate, None)
+        weights = loss_weights(self.vae.program, self.layout)
+        return make_recipe(self.vae, self.seed, self.problem.learning_rate, None, weights)
 
     def trainer(self, X):
         """Who trains on X, with new room for gradient and workspace."""
         m = self.machine
-        return m.trainer(m, self.layout, self.weights, self.recipe(), self.state, X, None)
+        return m.trainer(m, self.layout, self.recipe(), self.state, X, None)
 
     def train(self, steps):
         epochs, rest = divmod(steps, self.problem.steps_per_epoch)
@@ -180,9 +180,9 @@ class Minivae:
         from minivae.training.loop import Run, train
 
         rates = [(1, self.problem.learning_rate)]
-        run = Run(
-            self.machine, self.layout, self.weights, self.recipe(), rates, self.state, Record()
-        )
+        recipe = self.recipe()
+        weights = lambda epoch: recipe.weights  # noqa: E731
+        run = Run(self.machine, self.layout, weights, recipe, rates, self.state, Record())
         train(run, X, None, self.state.epochs + epochs, self.trainer(X), show=False)
 
     def loss_and_gradients(self, x, eps):
@@ -198,7 +198,7 @@ class Minivae:
 
 def loss_weights(program, layout):
     """(n_terms,) of the loss, in the order of the layout."""
-    return np.array([program.weights()[name] for name in layout.terms])
+    return tuple(program.weights()[name] for name in layout.terms)
 
 
 class Floor:
@@ -211,7 +211,7 @@ class Floor:
 
         minivae = Minivae(problem, setting, X, arrays)
         state, batch, self.threads = minivae.state, problem.batch, minivae.threads
-        self.task = make_task(minivae.layout, minivae.weights, minivae.recipe(), X[:0], state.theta,
+        self.task = make_task(minivae.layout, minivae.recipe(), X[:0], state.theta,
                               state.moments, batch, self.threads)  # fmt: skip
         work = self.task.work
         work[:] = np.random.default_rng(0).standard_normal(work.size)

@@ -28,6 +28,32 @@ def copy(source, target):
 
 
 @compiled
+def repeat_rows(rows, repeated):
+    K = repeated.shape[0] // max(rows.shape[0], 1)
+    for i in range(rows.shape[0]):
+        for draw in range(i * K, (i + 1) * K):
+            for j in range(rows.shape[1]):
+                repeated[draw, j] = rows[i, j]
+
+
+@compiled
+def scale_rows(factors, rows):
+    for i in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            rows[i, j] *= factors[i]
+
+
+@compiled
+def mean_of_draws(values, mean):
+    K = values.size // max(mean.size, 1)
+    for i in range(mean.size):
+        total = mean.dtype.type(0)
+        for draw in range(i * K, (i + 1) * K):
+            total += values[draw]
+        mean[i] = total / mean.dtype.type(K)
+
+
+@compiled
 def all_finite(values):
     flat = values.reshape(values.size)
     zero = flat.dtype.type(0)

@@ -18,6 +18,27 @@ extern "C" __global__ void copy(const REAL *source, REAL *target, const i64 *cou
   if (at < size && !failed(counters)) target[at] = source[at];
 }
 
+extern "C" __global__ void repeat_rows(const REAL *rows, i64 rows_row_stride, REAL *repeated,
+                                       i64 repeated_row_stride, int times, int columns) {
+  const int j = blockIdx.y * BLOCK + threadIdx.x;
+  if (j >= columns) return;
+  block_row(repeated, repeated_row_stride)[j] = rows[blockIdx.x / times * rows_row_stride + j];
+}
+
+extern "C" __global__ void scale_rows(const REAL *factors, REAL *rows, i64 rows_row_stride,
+                                      int columns) {
+  const int j = blockIdx.y * BLOCK + threadIdx.x;
+  if (j < columns) block_row(rows, rows_row_stride)[j] *= factors[blockIdx.x];
+}
+
+extern "C" __global__ void mean_of_draws(const REAL *values, REAL *mean, int draws, i64 size) {
+  const i64 row = (i64)blockIdx.x * BLOCK + threadIdx.x;
+  if (row >= size) return;
+  REAL total = 0;
+  for (int k = 0; k < draws; ++k) total += values[row * draws + k];
+  mean[row] = total / draws;
+}
+
 extern "C" __global__ void all_finite(const REAL *values, i64 *counters, i64 size) {
   const i64 at = (i64)blockIdx.x * BLOCK + threadIdx.x;
   if (at < size && !isfinite(values[at])) counters[FAILED] = 1;  // all that write write the same

@@ -17,6 +17,21 @@ def copy(on, source, target):
               source, target, on.counters, target.size)  # fmt: skip
 
 
+def repeat_rows(on, rows, repeated):
+    (B, D), draws = rows.shape, len(repeated)
+    on.launch("repeat_rows", rows.dtype, (draws, blocks(D)), rows, repeated, draws // max(B, 1), D)
+
+
+def scale_rows(on, factors, rows):
+    n, D = rows.shape
+    on.launch("scale_rows", rows.dtype, (n, blocks(D)), factors, rows, D)
+
+
+def mean_of_draws(on, values, mean):
+    draws = values.size // max(mean.size, 1)
+    on.launch("mean_of_draws", mean.dtype, (blocks(mean.size), 1), values, mean, draws, mean.size)
+
+
 def all_finite(on, values):
     flags = on.flags()
     on.launch("all_finite", values.dtype, (blocks(values.size), 1), values, flags, values.size)

@@ -20,6 +20,22 @@ def copy(source, target):
     target.reshape(-1)[:] = source.reshape(-1)
 
 
+def repeat_rows(rows, repeated):
+    """repeated (B * K, D) <- every row of rows (B, D), K times, one behind the other."""
+    repeated[:] = np.repeat(rows, len(repeated) // max(len(rows), 1), axis=0)
+
+
+def scale_rows(factors, rows):
+    """rows (n, D), in place, times factors (n,)."""
+    rows *= factors[:, None]
+
+
+def mean_of_draws(values, mean):
+    """mean (B,) <- that of the K values of each row, which are neighbours in values (B * K,)."""
+    K = values.size // max(mean.size, 1)
+    mean[:] = values.reshape(mean.size, K).sum(axis=1) / K
+
+
 def all_finite(values):
     """Whether every entry of values, a contiguous array of any shape, is finite."""
     return bool(np.isfinite(values).all())

@@ -57,19 +57,15 @@ def chunk(X, batch, dtype):
     return np.broadcast_to(np.zeros((), dtype), (min(n, batches * batch), D))
 
 
-def blocks(n):
+def blocks(n, size=BLOCK):
     """Slices that cut n rows into blocks."""
-    for start in range(0, n, BLOCK):
-        yield slice(start, min(start + BLOCK, n))
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
 
 
-def passing(n):
-    """`blocks`, of a pass that may take so long that somebody watches it."""
-    tell = _watcher.get()
-    tell(0, n)
-    for rows in blocks(n):
-        yield rows
-        tell(rows.stop, n)
+def watcher():
+    """tell(how many rows are done, of how many), for a pass that may take long."""
+    return _watcher.get()
 
 
 @contextlib.contextmanager

@@ -31,13 +31,13 @@ def in_turn(method):
     return call
 
 
-def make_task(device, layout, weights, recipe, data, P, moments, rows, dtype):
+def make_task(device, layout, recipe, data, P, moments, rows, dtype):
     """The Task for batches of up to so many rows, with all its arrays but the data new; moments: of
     each parameter, 2 to train and else 0."""
     empty = device.empty
     return Task(
-        layout.plan, *layout.tables(), recipe, np.asarray(weights, np.float64), data,
-        empty((P,), dtype), empty((moments, P), dtype), empty((P,), dtype),
+        layout.plan, *layout.tables(), recipe, data, empty((P,), dtype),
+        empty((moments, P), dtype), empty((P,), dtype),
         empty((rows * layout.width,), dtype), empty((len(layout.terms),), np.float64), None, 1,
     )  # fmt: skip
 
@@ -49,8 +49,8 @@ class Trainer:
     steps is how many of them to run before the next look at the clock.
     """
 
-    def __init__(self, device, machine, layout, weights, recipe, state, X, n_threads):
-        self.device, self.layout, self.weights = device, layout, weights
+    def __init__(self, device, machine, layout, recipe, state, X, n_threads):
+        self.device, self.layout = device, layout
         self.dtype, self.n_parameters = state.theta.dtype, layout.n_parameters
         self.control, self.table = Control(device), tables.on_device(device)
         captured = tables.on_device(device, self.control)
@@ -162,8 +162,8 @@ class Trainer:
         try:
             there = self.device.empty(data.shape, self.dtype) if self.own else data
             self.order = self.device.empty((len(data),), np.int64)
-            self.task = make_task(self.device, self.layout, self.weights, recipe, there,
-                                  self.n_parameters, 2, batch, self.dtype)  # fmt: skip
+            self.task = make_task(self.device, self.layout, recipe, there, self.n_parameters,
+                                  2, batch, self.dtype)  # fmt: skip
             return
         except MemoryError as error:
             self.task = self.order = there = None
@@ -222,11 +222,10 @@ class Session(threads.Session):
         self.k, self.program, self.step = machine.k, machine.program, machine.step
         self.binarize = machine.task.binarize
         data = device.empty((rows, layout.n_features), theta.dtype)
-        self.task = make_task(device, layout, weights, threads.NO_RECIPE, data, theta.size, 0,
-                              rows, theta.dtype)  # fmt: skip
-        self.rows, self.zeros = (device.empty((rows,), np.int64) for _ in range(2))
+        self.recipe = threads.NO_RECIPE._replace(weights=weights)
+        self.task = make_task(device, layout, self.recipe, data, theta.size, 0, rows, theta.dtype)
+        self.rows, self.workers, self._tiles = device.empty((rows,), np.int64), 1, {}
         device.upload(np.arange(rows), self.rows)
-        device.upload(np.zeros(rows, np.int64), self.zeros)
         self.upload(theta, self.task.theta)
 
     def put(self, values):
@@ -238,8 +237,12 @@ class Session(threads.Session):
             self._arrays[name] = self.device.empty(shape, self.task.theta.dtype)
         return self._arrays[name]
 
-    def repeat(self, row, array):
-        self.k.gather(row, self.zeros[: len(array)], array, None)
+    def tile(self, rows, array):
+        K, n = len(rows), len(array)
+        if (K, n) not in self._tiles:
+            self._tiles[K, n] = self.device.empty((n,), np.int64)
+            self.device.upload(np.arange(n) % K, self._tiles[K, n])
+        self.k.gather(rows, self._tiles[K, n], array, None)
 
     def upload(self, values, array):
         self.device.upload(np.ascontiguousarray(values, array.dtype), array)

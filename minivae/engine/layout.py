@@ -83,9 +83,9 @@ class Layout:
         self.slots, self.regions = {}, {}
         self.n_parameters = self.width = 0  # P, and numbers per row of a workspace
         self._layers, self._blocks, self._pieces = [], [], []
-        self.terms = tuple(program.TERMS)
-        for term in self.terms:
-            self.region(term, 1)
+        self.terms = program.TERMS
+        for name in self.terms:
+            self.region(name, 1)
         self.plan = program.make_plan(self, n_features, **settings)
         clash = self.regions.keys() & {f"d{name}" for name in self.slots}
         assert not clash, f"regions called as gradients are: {clash}"
@@ -95,6 +95,12 @@ class Layout:
         return _again, (self.program.__name__, self.n_features, self.settings)
 
     # --- what a family declares -----------------------------------------------------------------
+
+    def term(self, name):
+        """One more term of the loss, which only some settings have; before any other region."""
+        assert len(self.regions) == len(self.terms), "terms come first"
+        self.terms += (name,)
+        return self.region(name, 1)
 
     def region(self, name, columns, repeat=1):
         """A new matrix (B * repeat, columns) of the workspace."""
@@ -156,6 +162,11 @@ class Layout:
         return Net(first, len(self._layers), h, dh)
 
     # --- what the engine makes of it ------------------------------------------------------------
+
+    @property
+    def repeat(self):
+        """Rows of the largest matrices per row of the batch."""
+        return max(region.repeat for region in self.regions.values())
 
     def tables(self):
         """Layers, blocks and pieces, for compiled code."""

@@ -16,7 +16,7 @@ DEVICES = ("auto", "cpu", "cuda", "reference")
 class Machine:
     """A family's program bound to a kernel table.
 
-    trainer(machine, layout, weights, recipe, state, X, n_threads) makes who trains on X, or on
+    trainer(machine, layout, recipe, state, X, n_threads) makes who trains on X, or on
     parts of other data that are no larger:
         run(recipe, state, data, rows)   train on these rows of data; how many steps were made
         store()                          bring what a run changed of the state back to the host

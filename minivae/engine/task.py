@@ -27,6 +27,7 @@ class Recipe(NamedTuple):
     binarize: int
     batch_size: int
     seed: int
+    weights: tuple  # a float per term; the loss is the mean over rows of weights @ terms
 
 
 class Task(NamedTuple):
@@ -37,7 +38,6 @@ class Task(NamedTuple):
     blocks: np.ndarray
     pieces: np.ndarray
     recipe: Recipe
-    weights: np.ndarray  # (n_terms,) float64; the loss is the mean over rows of weights @ terms
     data: np.ndarray  # (N, D)
     theta: np.ndarray  # (P,) parameters
     moments: np.ndarray  # (2, P) of the optimiser
@@ -88,7 +88,7 @@ def optional(work, place, shard):
 
 def terms(task, B):
     """All terms of the loss of a batch of B rows, (n_terms, B)."""
-    n = task.weights.size
+    n = task.totals.size
     return task.work[: n * B].reshape((n, B))
 
 

@@ -1,5 +1,6 @@
 """Who runs a program on a processor: a trainer of one or more threads, and a session."""
 
+import copy
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the cloc
 WORK_PER_THREAD = (
     5e6  # multiply-adds of a step below which one more thread costs more than it saves
 )
-NO_RECIPE = Recipe(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 1, 0)  # for who does not train
+NO_RECIPE = Recipe(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 1, 0, ())  # for who does not train
 
 
 def next_pace(steps, seconds):
@@ -28,11 +29,11 @@ def read_only(data):
     return data
 
 
-def make_task(layout, weights, recipe, data, theta, moments, rows, workers=1):
+def make_task(layout, recipe, data, theta, moments, rows, workers=1):
     """The Task for batches of up to so many rows, with new room for workspace and gradient."""
     return Task(
-        layout.plan, *layout.tables(), recipe, np.asarray(weights, np.float64), read_only(data),
-        theta, moments, np.zeros_like(theta), np.zeros(rows * layout.width, theta.dtype),
+        layout.plan, *layout.tables(), recipe, read_only(data), theta, moments,
+        np.zeros_like(theta), np.zeros(rows * layout.width, theta.dtype),
         np.zeros(len(layout.terms)), np.zeros(3, np.int64), workers,
     )  # fmt: skip
 
@@ -45,13 +46,13 @@ class Trainer:
     there before anything is trained: RuntimeError if the system does not give so many.
     """
 
-    def __init__(self, machine, layout, weights, recipe, state, X, n_threads):
+    def __init__(self, machine, layout, recipe, state, X, n_threads):
         self.machine, self.steps = machine, 1
         batch, one = min(recipe.batch_size, X.shape[0]), machine.name == "reference"
         self.workers = 1 if one else count_threads(n_threads, layout.n_parameters, batch)
         no_data = np.zeros((0, X.shape[1]), state.theta.dtype)
-        self.task = make_task(layout, weights, recipe, no_data, state.theta, state.moments,
-                              batch, self.workers)  # fmt: skip
+        self.task = make_task(layout, recipe, no_data, state.theta, state.moments, batch,
+                              self.workers)  # fmt: skip
         self.threads = started(self.workers) if self.workers > 1 else None
 
     def __enter__(self):
@@ -141,15 +142,24 @@ class Session:
 
     Parameters, workspace and what `array` gives stay where the machine computes: the functions of
     `program` and `step` (which take `task` and a batch) and the kernels of `k` run on them. Values
-    cross to the host and back by `put`, `upload` and `download` alone.
+    cross to the host and back by `put`, `upload` and `download` alone. workers: how many threads
+    are worth it, each with a session `beside` this one.
     """
 
     def __init__(self, machine, layout, weights, theta, rows):
         self.k, self.program, self.step = machine.k, machine.program, machine.step
         self.binarize = machine.task.binarize
         self.layout, self.rows, self._arrays = layout, np.arange(rows), {}
+        self.workers = 1 if machine.name == "reference" else processors()
         no_data, no_moments = np.zeros((0, layout.n_features), theta.dtype), theta[:0].reshape(2, 0)
-        self.task = make_task(layout, weights, NO_RECIPE, no_data, theta, no_moments, rows)
+        self.recipe = NO_RECIPE._replace(weights=weights)
+        self.task = make_task(layout, self.recipe, no_data, theta, no_moments, rows)
+
+    def beside(self):
+        """Another session on the same parameters, with a workspace of its own."""
+        other = copy.copy(self)
+        other.task, other._arrays = self.task._replace(work=np.zeros_like(self.task.work)), {}
+        return other
 
     def batch(self, B):
         """The batch that B rows are."""
@@ -162,7 +172,7 @@ class Session:
 
     def load(self, batch, binarize=0, seed=0, step=0):
         """The rows that were put, and the noise of a step, as training loads them."""
-        recipe = NO_RECIPE._replace(binarize=binarize, seed=seed)
+        recipe = self.recipe._replace(binarize=binarize, seed=seed)
         self.program.load(self.task._replace(recipe=recipe), self.rows[: batch.B], batch, step)
 
     def load_x(self, batch):
@@ -187,9 +197,9 @@ class Session:
             self._arrays[name] = np.zeros(shape, self.task.theta.dtype)
         return self._arrays[name]
 
-    def repeat(self, row, array):
-        """Every row of array (B, columns) <- row (1, columns), both of the machine."""
-        array[:] = row
+    def tile(self, rows, array):
+        """array (B * K, columns) <- rows (K, columns), B times, both of the machine."""
+        array.reshape((-1, *rows.shape))[:] = rows
 
     def upload(self, values, array):
         """array of the machine <- values of the host."""

@@ -26,7 +26,7 @@ class Point:
         """The loss of each row (n,), after `compute`, in the model's dtype."""
         task, losses = self.session.task, 0
         terms = self.session.download(self.session.terms(self.batch.B))
-        for weight, term in zip(task.weights, terms, strict=True):
+        for weight, term in zip(task.recipe.weights, terms, strict=True):
             losses = losses + task.theta.dtype.type(weight) * term
         return losses
 

@@ -1,12 +1,9 @@
-"""The terms of a model's loss for every row of data, and draws from the model.
-
-Everything is done in blocks of rows, so memory does not grow with the data, and every value
-belongs to one row, so it does not depend on how rows were grouped.
-"""
+"""The terms of a model's loss for every row of data, and draws from the model."""
 
 import numpy as np
 
-from minivae.data.rows import fetch, passing
+from minivae.data.rows import fetch
+from minivae.evaluation.blocks import for_blocks
 from minivae.kernels import STREAM_EVALUATION, STREAM_PIXELS
 
 
@@ -18,7 +15,8 @@ def mean_terms(session, X, binarize, seed, n_samples=1):
     is the same.
     """
     totals = np.zeros((len(session.layout.terms), X.shape[0]))
-    for rows in passing(X.shape[0]):
+
+    def work(session, rows):
         batch = session.put(fetch(X, rows, session.task.theta.dtype))
         x = session.view("x", batch.B)
         for draw in range(n_samples):
@@ -26,9 +24,12 @@ def mean_terms(session, X, binarize, seed, n_samples=1):
             session.binarize(x, binarize, seed, STREAM_PIXELS, draw, rows.start)
             if "eps" in session.layout.regions:
                 eps = session.view("eps", batch.B)
-                session.k.random_normal(seed, STREAM_EVALUATION, draw, rows.start, eps)
+                first = rows.start * session.layout.regions["eps"].repeat
+                session.k.random_normal(seed, STREAM_EVALUATION, draw, first, eps)
             session.program.terms_pass(session.task, batch)
             totals[:, rows] += session.download(session.terms(batch.B))
+
+    for_blocks(session, X.shape[0], work)
     return dict(zip(session.layout.terms, totals / n_samples, strict=True))
 
 
@@ -36,8 +37,11 @@ def draws(session, n_samples, seed):
     """x (n_samples, D) drawn from the model by the program's `draw`; row i is a function of the
     seed and i."""
     found = np.empty((n_samples, session.layout.n_features), session.task.theta.dtype)
-    for rows in passing(n_samples):
+
+    def work(session, rows):
         batch = session.batch(rows.stop - rows.start)
         session.program.draw(session.task, batch, seed, rows.start)
         found[rows] = session.download(session.view("x", batch.B))
+
+    for_blocks(session, n_samples, work)
     return found

@@ -16,7 +16,7 @@ import numpy as np
 
 from minivae.engine import step, task
 from minivae.engine.machine import Machine
-from minivae.engine.program import bind
+from minivae.engine.program import bind, modules
 from minivae.engine.threads import Session
 from minivae.evaluation.point import Point
 from minivae.kernels.tables import reference
@@ -88,7 +88,8 @@ class _Observer:
 
     def __init__(self, layout, theta, B, entries):
         self.layout, self.B, self.entries, self.theta = layout, B, entries, theta
-        self.program_file = layout.program.__file__
+        own = [m for m in modules(layout.program) if not m.__name__.startswith("minivae.engine.")]
+        self.program_files = {module.__file__ for module in own}
 
     def session(self, weights, rows):
         table = ModuleType("traced")
@@ -145,10 +146,10 @@ class _Observer:
         return "nats / unit" if name[0] == "d" and {name[1:], of} & known else "-"
 
     def _line(self):
-        """(file:line, text) of the innermost call in the family's own file, or in the engine."""
+        """(file:line, text) of the innermost call in the family's own files, or in the engine."""
         frame = found = sys._getframe(2)
         while frame is not None:
-            if frame.f_code.co_filename == self.program_file:
+            if frame.f_code.co_filename in self.program_files:
                 found = frame
                 break
             frame = frame.f_back

@@ -1,6 +1,5 @@
 """Model: what all families have in common, as scikit-learn estimators."""
 
-import contextlib
 import inspect
 
 import numpy as np
@@ -19,8 +18,9 @@ from minivae.evaluation.trace import trace
 from minivae.files import document, storage
 from minivae.kernels import BINARIZE
 from minivae.models import settings
+from minivae.training import loop
 from minivae.training.checkpoints import Checkpoints
-from minivae.training.loop import Run, make_recipe, one_at_a_time, score, train
+from minivae.training.loop import one_at_a_time
 
 
 class Model(BaseEstimator):
@@ -51,8 +51,12 @@ class Model(BaseEstimator):
     def _check_family(self):
         """Raise for settings that are wrong together."""
 
-    def _weights(self):
-        """{term: weight} of the loss."""
+    def _for_use(self):
+        """The layout of the same parameters for using the model."""
+        return self.layout_
+
+    def _weights(self, epoch=None):
+        """{term: weight} of the loss, in an epoch from 0, or when all has been warmed up."""
         return self.program.weights()
 
     @property
@@ -72,7 +76,7 @@ class Model(BaseEstimator):
     def _held_out(self, X):
         """{name: mean over the rows of X} for the history, of the score and of every term."""
         terms = {name: float(values.mean()) for name, values in self._terms(X).items()}
-        return {self.program.SCORE[0]: score(self.program, terms), **terms}
+        return {self.program.SCORE[0]: loop.score(self.program, terms), **terms}
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -97,17 +101,19 @@ class Model(BaseEstimator):
     def _binarize_code(self):
         return BINARIZE.index(getattr(self, "binarize", None))
 
-    def _session(self, n_rows, theta=None):
+    def _session(self, n_rows, layout=None, theta=None):
         """A session for blocks of rows, or on other parameters for one batch of all."""
-        rows = min(BLOCK, n_rows) if theta is None else n_rows
+        layout, m = layout or self.layout_, self._machine
+        rows = n_rows if theta is not None else min(max(1, BLOCK // layout.repeat), n_rows)
         theta = self.state_.theta if theta is None else theta
-        m = self._machine
-        return m.session(m, self.layout_, self._loss_weights(), theta, rows)
+        session = m.session(m, layout, self._loss_weights(), theta, rows)
+        session.workers = min(session.workers, self.n_threads or session.workers)
+        return session
 
-    def _loss_weights(self):
-        """(n_terms,) in the order of the layout."""
-        weights = self._weights()
-        return np.array([weights[name] for name in self.layout_.terms], np.float64)
+    def _loss_weights(self, epoch=None):
+        """`_weights` as a tuple, in the order of the layout."""
+        weights = self._weights(epoch)
+        return tuple(weights[name] for name in self.layout_.terms)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -221,7 +227,7 @@ class Model(BaseEstimator):
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
         if keep:
             keep.check_new()
-        with self._unchanged_by_errors():
+        with loop.unchanged_by_errors(self):
             self._begin(self.new_state(array.shape[1]), X)
             self.record_.data = self._fingerprints(array, X_valid)
             training = self._start(X, array)
@@ -252,7 +258,7 @@ class Model(BaseEstimator):
     @one_at_a_time
     def partial_fit(self, X, y=None):
         """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
-        with self._unchanged_by_errors():
+        with loop.unchanged_by_errors(self):
             array = self._check_X_to_train(X)
             training = self._start(X, array)
         self.state_.begin_pass()
@@ -277,36 +283,26 @@ class Model(BaseEstimator):
         self.seed_, self.layout_, self.state_, self.part_ = seed, layout, state, part
         self.record_ = record or Record()
 
-    @contextlib.contextmanager
-    def _unchanged_by_errors(self):
-        """If the block fails, by a full disk or no memory, the model is what it was before."""
-        before = vars(self).copy()
-        try:
-            yield
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
-            raise
-
     def _recipe(self):
-        rates = settings.schedule(self.learning_rate)
-        return make_recipe(self, self.seed_, rates[0][1], getattr(self, "binarize", None))
+        binarize = getattr(self, "binarize", None)
+        rate = settings.schedule(self.learning_rate)[0][1]
+        return loop.make_recipe(self, self.seed_, rate, binarize, self._loss_weights())
 
     def _start(self, X, array):
         """(Run, who trains, with all memory that it takes, on what: X on a GPU, else its array)."""
-        run = Run(self._machine, self.layout_, self._loss_weights(), self._recipe(),
+        run = loop.Run(self._machine, self.layout_, self._loss_weights, self._recipe(),
                   settings.schedule(self.learning_rate), self.state_, self.record_,
                   self._held_out)  # fmt: skip
         m, n_threads = run.machine, self.n_threads and int(self.n_threads)
         data = X if on_gpu(X) and m.name == "cuda" else array
         with checks.named_memory(f"batch_size={self.batch_size} on {data.shape[0]} rows"):
             room = chunk(data, run.recipe.batch_size, self.dtype)
-            trainer = m.trainer(m, run.layout, run.weights, run.recipe, run.state, room, n_threads)
+            trainer = m.trainer(m, run.layout, run.recipe, run.state, room, n_threads)
         return run, trainer, data
 
     def _train(self, run, trainer, X, X_valid, last_epoch, keep=None):
         try:
-            train(run, X, X_valid, last_epoch, trainer, bool(self.verbose), keep)
+            loop.train(run, X, X_valid, last_epoch, trainer, bool(self.verbose), keep)
         finally:
             if keep:
                 keep.write_best()
@@ -330,7 +326,7 @@ class Model(BaseEstimator):
         """x (n_samples, D) drawn from the model."""
         n_samples, seed = checks.check_count("n_samples", n_samples), self._seed(random_state)
         with checks.named_memory(f"n_samples={n_samples}"):
-            return draws(self._session(n_samples), n_samples, seed)
+            return draws(self._session(n_samples, self._for_use()), n_samples, seed)
 
     # --- gradients ------------------------------------------------------------------------------
 
@@ -360,10 +356,10 @@ class Model(BaseEstimator):
         """The rows of X, checked, as an array (n, D)."""
         return fetch(self._check_X_to_train(X), slice(None), dtype or self.dtype)
 
-    def _point(self, X, given, dtype=None):
+    def _point(self, X, given, dtype=None, layout=None):
         """X (n, D) as one batch with the noise of step 0; given {region: values} replaces some."""
         values = self._values(X, dtype)
-        session = self._session(len(values), self.state_.theta.astype(values.dtype))
+        session = self._session(len(values), layout, self.state_.theta.astype(values.dtype))
         return Point(session, values, given, self._binarize_code, self.seed_)
 
     def _trace(self, X, given):

@@ -15,7 +15,7 @@ def first_fault(layout, theta, work, B):
         if not np.isfinite(view).all():
             return f"{name} was made infinite or NaN by the update before"
     regions = layout.region_views(work, B)
-    weights, one = np.ones(len(layout.terms)), np.zeros((1, layout.n_features), theta.dtype)
+    weights, one = (1.0,) * len(layout.terms), np.zeros((1, layout.n_features), theta.dtype)
     for event in trace(layout, weights, theta, one).entries.values():
         if event.name in regions and not np.isfinite(regions[event.name]).all():
             read = [

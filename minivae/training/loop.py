@@ -1,9 +1,11 @@
 """Epochs and chunks of batches around a trainer, and what is remembered of them."""
 
+import contextlib
 import functools
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,13 +47,25 @@ def one_at_a_time(method):
     return call
 
 
+@contextlib.contextmanager
+def unchanged_by_errors(model):
+    """If the block fails, by a full disk or no memory, the model is what it was before."""
+    before = vars(model).copy()
+    try:
+        yield
+    except BaseException:
+        vars(model).clear()
+        vars(model).update(before)
+        raise
+
+
 @dataclass
 class Run:
     """A model in training: everything but the data and who trains."""
 
     machine: Machine
     layout: Layout
-    weights: np.ndarray  # (n_terms,) of the loss
+    weights: Callable  # (n_terms,) of the loss in an epoch, counted from 0
     recipe: Recipe
     rates: list  # of (epochs, learning rate), one after the other; the last one goes on
     state: State
@@ -70,21 +84,26 @@ class Run:
         """What the history keeps of a pass: means over its rows so far, in nats."""
         sums = dict(zip(self.layout.terms, self.state.totals.tolist(), strict=True))
         terms = {name: total / self.state.rows for name, total in sums.items()}
-        loss = float(self.weights @ list(terms.values()))
         return {
-            "loss": loss,
+            "loss": self.loss(terms.values()),
             **terms,
             self.layout.program.SCORE[0]: score(self.layout.program, terms),
         }
 
+    def loss(self, terms):
+        """The loss for values of all terms, in the epoch that the state is in."""
+        weights = self.weights(self.state.epochs)
+        return float(sum(weight * term for weight, term in zip(weights, terms, strict=True)))
+
 
 def score(program, terms):
-    """What is maximised, for {term: value}: minus the sum of the terms, each with its own weight in
-    the objective, whatever weight it was given in the loss."""
-    return -sum(weight * terms[name] for name, weight in program.weights().items())
+    """What is maximised, for {term: value}: minus the sum of the program's terms, each with its own
+    weight in the objective, whatever weight it was given in the loss."""
+    weights = program.weights()
+    return -sum(weights[name] * terms[name] for name in program.TERMS)
 
 
-def make_recipe(settings, seed, rate, binarize):
+def make_recipe(settings, seed, rate, binarize, weights):
     """The Recipe for a model's settings."""
     return Recipe(
         optimizer=OPTIMIZERS.index(settings.optimizer),
@@ -97,6 +116,7 @@ def make_recipe(settings, seed, rate, binarize):
         binarize=BINARIZE.index(binarize),
         batch_size=min(int(settings.batch_size), 2**31 - 1),
         seed=seed,
+        weights=weights,
     )
 
 
@@ -167,7 +187,8 @@ def train_chunk(run, X, trainer, order):
     the same however it is cut into chunks.
     """
     state, n, dtype = run.state, X.shape[0], run.state.theta.dtype
-    recipe = run.recipe._replace(learning_rate=run.rate(state.epochs))
+    epoch = state.epochs
+    recipe = run.recipe._replace(learning_rate=run.rate(epoch), weights=run.weights(epoch))
     batch = min(recipe.batch_size, n)
     most = min(-(-chunk(X, batch, dtype).shape[0] // batch), MOST_STEPS - state.steps)
     rows = order(n, recipe.seed, state.epochs)[state.rows :][: min(trainer.steps, most) * batch]
@@ -198,7 +219,7 @@ def _diverged(run, trainer, B):
     terms = ", ".join(f"{n} {mean:.3g}" for n, mean in zip(layout.terms, means, strict=True))
     number = state.rows // run.recipe.batch_size + 1
     return (
-        f"the loss became {run.weights @ means} ({terms}) in epoch {state.epochs + 1}, batch "
+        f"the loss became {run.loss(means)} ({terms}) in epoch {state.epochs + 1}, batch "
         f"{number}: {first_fault(layout, state.theta, work, B)}. Training stopped before "
         f"that batch changed anything. {advice(run.rate(state.epochs))}"
     )

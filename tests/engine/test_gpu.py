@@ -109,8 +109,8 @@ def test_ten_steps_at_full_size_follow_the_cpu(card):
     for on in (machine(model.program, "cpu"), on_device(model.program, card)):
         seed, layout, state = model.new_state(784)
         model.become(seed, layout, state)
-        recipe, weights, losses = model._recipe(), model._loss_weights(), []
-        with on.trainer(on, layout, weights, recipe, state, X, None) as trainer:
+        recipe, losses = model._recipe(), []
+        with on.trainer(on, layout, recipe, state, X, None) as trainer:
             for start in range(0, 1280, 128):
                 state.totals[:] = 0
                 state.steps += trainer.run(recipe, state, X, np.arange(start, start + 128))

@@ -109,7 +109,7 @@ def test_bits_do_not_depend_on_the_order_of_threads_nor_on_capture(family, devic
         same_state(state, one)
         assert_array_equal(other, gradient)
     device, state, X = devices[-1], p.start("float32"), p.X.astype("f4")
-    task = graph.make_task(device, p.layout, p.weights, p.recipe, put(device, X), state.theta.size,
+    task = graph.make_task(device, p.layout, p.recipe, put(device, X), state.theta.size,
                            2, BATCH, X.dtype)  # fmt: skip
     for name in CHANGED:
         device.upload(getattr(state, name), getattr(task, name))
@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(family, bad_batch, device):
 
 NODES = {  # a new family needs a line here
     "vae": """gather random_normal matmul bias_activation matmul bias_activation
-        sample_gaussian matmul bias_activation matmul bias_activation bernoulli_nll
+        sample_gaussian matmul bias_activation matmul bias_activation bernoulli_nll gaussian_kl
         matmul activation_backward matmul sample_gaussian_backward matmul activation_backward
         all_finite matmul sum_rows adam matmul sum_rows adam matmul sum_rows adam matmul sum_rows
         adam add_terms advance""",
@@ -306,7 +306,7 @@ def test_out_of_memory_says_which_batch_would_fit(family):
     assert 10 < fits < 20
     smaller = p.recipe._replace(batch_size=fits)
     state = p.start()
-    with on.trainer(on, p.layout, p.weights, smaller, state, p.X, None) as trainer:
+    with on.trainer(on, p.layout, smaller, state, p.X, None) as trainer:
         assert run(trainer, smaller, state, p.X, np.arange(64)) == -(-64 // fits)
         with pytest.raises(MemoryError, match=r"give X as an np.memmap, whose rows are sent in"):
             trainer.run(smaller, state, np.vstack([p.X] * 99), np.arange(64))

@@ -18,6 +18,13 @@ from minivae.kernels.tables import cpu, reference
 x = np.linspace(0, 1, 9 * 33, dtype="f4").reshape(9, 33)
 v, rows, heads = x[0], x[:, 0].copy(), x[:, :16]
 square, room = np.ones((33, 33), "f4"), np.ones((9, 33), "f4")  # of NADE: D = H = 33
+lower = np.ones((9, 120), "f4")  # below the diagonal of 16 x 16
+
+
+def posterior_backward(lower, free_bits):
+    dlower = None if lower is None else lower.copy()
+    return [heads.copy(), heads, heads, lower, heads.copy(), 1.0, 1.0, free_bits,
+            heads.copy(), heads.copy(), dlower]  # fmt: skip
 
 
 def gradients():
@@ -29,8 +36,20 @@ CALLS = {
     "bias_activation": (5, lambda: [x.copy(), v, 0]),
     "activation_backward": (4, lambda: [x.copy(), x, 0]),
     "sum_rows": (2, lambda: [x, 0, v.copy()]),
-    "sample_gaussian": (1, lambda: [heads, heads, heads.copy(), heads.copy(), rows]),
-    "sample_gaussian_backward": (1, lambda: [x, heads, heads, x, 1.0, x.copy(), x.copy()]),
+    "sample_gaussian": (1, lambda: [heads, heads, None, heads.copy(), heads.copy()]),
+    "sample_gaussian full": (2, lambda: [heads, heads, lower, heads.copy(), heads.copy()]),
+    "gaussian_kl": (1, lambda: [heads, heads, None, None, rows, None]),
+    "gaussian_kl full": (2, lambda: [heads, heads, lower, None, rows, None]),
+    "gaussian_kl free": (2, lambda: [heads, heads, None, 0.1, rows, rows.copy()]),
+    "sample_gaussian_backward": (2, lambda: posterior_backward(None, None)),
+    "sample_gaussian_backward full": (3, lambda: posterior_backward(lower, None)),
+    "sample_gaussian_backward free": (2, lambda: posterior_backward(None, 0.1)),
+    "importance_bound": (1, lambda: [x.ravel(), x.ravel(), x.ravel().copy(), rows, rows.copy()]),
+    "posterior_score": (1, lambda: [heads, None, heads, heads.copy()]),
+    "importance_backward": (1, lambda: [x.copy(), x, None, rows, 1.0]),
+    "importance_backward doubly": (1, lambda: [x.copy(), x, x, rows, 1.0]),
+    "scale_rows": (1, lambda: [rows, x.copy()]),
+    "mean_of_draws": (1, lambda: [x.ravel(), rows]),
     "log_importance_weights": (1, lambda: [x, x, x, rows, rows.copy()]),
     "bernoulli_nll": (1, lambda: [x, x, None, 1.0, rows, x.copy()]),
     "bernoulli_nll observed": (2, lambda: [x, x, x, 1.0, rows, x.copy()]),
@@ -55,7 +74,8 @@ CALLS = {
     "adam": (1, lambda: [v.copy(), v, v.copy(), v.copy(), 1, 0.1, 0.9, 0.99, 1e-8, 0.0]),
 }  # fmt: skip
 # Kernels without such a loop: whole numbers, memory only, products (below), sums in a fixed order.
-APART = {"random_words", "random_uniform", "random_normal", "copy", "join", "matmul", "add_terms"}
+APART = {"random_words", "random_uniform", "random_normal", "copy", "join", "matmul", "add_terms",
+         "repeat_rows"}  # fmt: skip
 VECTOR = r"= (?:fmul|fadd|fsub|fdiv|fcmp) [^\n]*<(?:4|8|16) x float>"
 LIBM = r"call [^\n]*@(?:llvm\.)?(?:exp|log|log1p|expm1|tanh|sin|cos)f?\b"
 DOUBLE = r"= (?:fmul|fadd|fsub|fdiv) [^\n]*<\d+ x double>"

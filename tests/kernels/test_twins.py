@@ -104,9 +104,35 @@ def test_cuda_agrees_with_the_reference_in_any_order_of_threads(name, dtype, dev
 # --- planted bugs ---------------------------------------------------------------------------------
 
 
-def dkl_times_std(dz, mu, logvar, eps, kl_scale, dmu, dlogvar):
-    reference.sample_gaussian_backward(dz, mu, logvar, eps, kl_scale, dmu, dlogvar)
-    dlogvar += kl_scale * np.expm1(logvar) / 2 * (np.exp(logvar / 2) - 1)
+def dkl_times_std(dz, mu, logvar, lower, eps, prior_scale, entropy_scale, *rest):
+    reference.sample_gaussian_backward(dz, mu, logvar, lower, eps, prior_scale, entropy_scale,
+                                       *rest)  # fmt: skip
+    dlogvar = rest[2]
+    dlogvar += prior_scale * np.expm1(logvar) / 2 * (np.exp(logvar / 2) - 1)
+
+
+def factor_transposed(mu, logvar, lower, eps, z):
+    """z = mu + L' eps has another covariance than L L'."""
+    reference.sample_gaussian(mu, logvar, None, eps, z)
+    if lower is not None:
+        row, column = np.tril_indices(mu.shape[1], -1)
+        for entry, (i, j) in enumerate(zip(row, column, strict=True)):
+            z[:, j] += np.repeat(lower[:, entry], len(z) // len(mu)) * eps[:, i]
+
+
+def weights_of_the_worst(log_w, nll, weights, row_nll, row_kl):
+    reference.importance_bound(-log_w, nll, weights, row_nll, row_kl)
+
+
+def mean_of_logs(log_w, nll, weights, row_nll, row_kl):
+    weights[:] = 1 / (log_w.size // row_nll.size)
+    row_nll[:] = nll.reshape(row_nll.size, -1).mean(axis=1)
+    row_kl[:] = -log_w.reshape(row_nll.size, -1).mean(axis=1) - row_nll
+
+
+def weights_not_squared(dz, z, score, weights, scale):
+    ones = np.ones_like(weights)
+    reference.importance_backward(dz, z, score, ones, scale)
 
 
 def clamp_forgotten(dz, mu, logvar, *rest):
@@ -114,8 +140,8 @@ def clamp_forgotten(dz, mu, logvar, *rest):
     reference.sample_gaussian_backward(dz, mu, logvar, *rest)
 
 
-def half_std(mu, logvar, eps, z, kl):
-    reference.sample_gaussian(mu, logvar, eps / 2, z, kl)
+def half_std(mu, logvar, lower, eps, z):
+    reference.sample_gaussian(mu, logvar, lower, eps / 2, z)
 
 
 def prior_forgotten(logvar, eps, z, nll, log_w):
@@ -132,8 +158,8 @@ def mask_forgotten(logits, x, observed, scale, nll, dlogits):
     reference.bernoulli_nll(logits, np.nan_to_num(x), None, scale, nll, dlogits)
 
 
-def input_overwritten(mu, logvar, eps, z, kl):
-    reference.sample_gaussian(mu, logvar, eps, z, kl)
+def input_overwritten(mu, logvar, lower, eps, z):
+    reference.sample_gaussian(mu, logvar, lower, eps, z)
     logvar /= 2
 
 
@@ -169,6 +195,11 @@ def twin(name, k):
         ("sample_gaussian", half_std, test_posterior.test_std, ()),
         ("sample_gaussian_backward", dkl_times_std, test_posterior.test_gradients, ()),
         ("sample_gaussian_backward", clamp_forgotten, test_posterior.test_beyond_the_bound, (40,)),
+        ("sample_gaussian", factor_transposed, test_posterior.test_full_covariance, ()),
+        ("importance_bound", weights_of_the_worst, test_posterior.test_importance_bound, ()),
+        ("importance_bound", mean_of_logs, test_posterior.test_importance_bound, ()),
+        ("importance_backward", weights_not_squared,
+         test_posterior.test_doubly_reparameterised_gradient, ("full",)),
         ("log_importance_weights", prior_forgotten, test_posterior.test_log_importance_weights, ()),
         ("gaussian_nll", log_2_pi_forgotten, test_likelihoods.test_gaussian_value, (0.7,)),
         ("bernoulli_nll", mask_forgotten, test_likelihoods.test_bernoulli_value, ()),

@@ -35,7 +35,7 @@ from minivae.evaluation import importance, point
 from minivae.kernels import STREAM_EVALUATION, tables
 from minivae.kernels.support import device
 from minivae.kernels.tables import reference
-from minivae.models.vae import program
+from minivae.models.vae import objectives, program
 from minivae.training import loop
 
 RNG = np.random.default_rng(9)
@@ -144,44 +144,41 @@ def model_files_run_no_code(machine):
 # --- planted kernels ----------------------------------------------------------------------------
 
 
-def half_std(mu, logvar, eps, z, kl):
-    reference.sample_gaussian(mu, logvar, eps / 2, z, kl)
+def half_std(mu, logvar, lower, eps, z):
+    reference.sample_gaussian(mu, logvar, lower, eps / 2, z)
 
 
-def std_of_exp_logvar(mu, logvar, eps, z, kl):
-    reference.sample_gaussian(mu, logvar, eps, z, kl)
+def std_of_exp_logvar(mu, logvar, lower, eps, z):
     z[:] = mu + np.exp(logvar) * eps
 
 
-def unclamped(mu, logvar, eps, z, kl):
+def unclamped(mu, logvar, lower, eps, z):
     z[:] = mu + np.exp(logvar / 2) * eps
-    kl[:] = (mu * mu + np.exp(logvar) - logvar - 1).sum(axis=1) / 2
 
 
-def kl_mean_over_latents(mu, logvar, eps, z, kl):
-    reference.sample_gaussian(mu, logvar, eps, z, kl)
+def kl_mean_over_latents(mu, logvar, lower, free_bits, kl, slack):
+    reference.gaussian_kl(mu, logvar, lower, free_bits, kl, slack)
     kl /= mu.shape[1]
 
 
-def kl_mean_over_batch(mu, logvar, eps, z, kl):
-    reference.sample_gaussian(mu, logvar, eps, z, kl)
+def kl_mean_over_batch(mu, logvar, lower, free_bits, kl, slack):
+    reference.gaussian_kl(mu, logvar, lower, free_bits, kl, slack)
     kl /= mu.shape[0]
 
 
-def dkl_times_std(dz, mu, logvar, eps, kl_scale, dmu, dlogvar):
+def dkl_times_std(dz, mu, logvar, lower, eps, prior, entropy, free_bits, dmu, dlogvar, dlower):
     std = np.exp(logvar / 2)
-    dmu[:] = dz + kl_scale * mu
-    dlogvar[:] = (dz * eps * std + kl_scale * (std * std - 1) * std) / 2
+    dmu[:] = dz + prior * mu
+    dlogvar[:] = (dz * eps * std + prior * (std * std - 1) * std) / 2
 
 
-def clip_ignored(dz, mu, logvar, eps, kl_scale, dmu, dlogvar):
-    held = np.clip(logvar, -30, 30)
-    reference.sample_gaussian_backward(dz, mu, held, eps, kl_scale, dmu, dlogvar)
+def clip_ignored(dz, mu, logvar, *rest):
+    reference.sample_gaussian_backward(dz, mu, np.clip(logvar, -30, 30), *rest)
 
 
-def second_draw(dz, mu, logvar, eps, kl_scale, dmu, dlogvar):
+def second_draw(dz, mu, logvar, lower, eps, *rest):
     eps = RNG.standard_normal(eps.shape)
-    reference.sample_gaussian_backward(dz, mu, logvar, eps, kl_scale, dmu, dlogvar)
+    reference.sample_gaussian_backward(dz, mu, logvar, lower, eps, *rest)
 
 
 def bias_of_last_row(dy, first, dbias):
@@ -262,28 +259,33 @@ def one_sample(*arguments):
 
 
 def log_weights(session, X, binarize, seed, K):
-    """ln w of each sample, (K, n), for a Gaussian likelihood."""
+    """ln w of each sample, (K, n), for a linear decoder and a Gaussian likelihood."""
     plan = session.layout.plan
     mu, logvar = encode(session, X, binarize)
     eps = RNG.standard_normal((K, 1, plan.latent_dim))
     z = mu + np.exp(logvar / 2) * eps
-    mean = np.stack([importance.decode(session, codes) for codes in z])
+    p = session.layout.named_views(session.task.theta)
+    mean = z @ p["decoder.out.weight"] + p["decoder.out.bias"]
     std = np.exp(session.task.theta[plan.noise] / 2)
     log_p = stats.norm.logpdf(X, mean, std).sum(axis=2)
     return log_p + (eps**2 + logvar - z**2).sum(axis=2) / 2
 
 
+def as_estimate(log_p):
+    return importance.Estimate(log_p, None, None)
+
+
 def mean_of_logs(*arguments):
-    return log_weights(*arguments).mean(axis=0)
+    return as_estimate(log_weights(*arguments).mean(axis=0))
 
 
 def worst_weigh_most(*arguments):
     log_w = log_weights(*arguments)
-    return (np.exp(-log_w) / np.exp(-log_w).sum(axis=0) * log_w).sum(axis=0)
+    return as_estimate((np.exp(-log_w) / np.exp(-log_w).sum(axis=0) * log_w).sum(axis=0))
 
 
 def exp_without_max(*arguments):
-    return np.log(np.exp(log_weights(*arguments)).mean(axis=0))
+    return as_estimate(np.log(np.exp(log_weights(*arguments)).mean(axis=0)))
 
 
 def whole_blocks_only(session, X, binarize):
@@ -337,14 +339,17 @@ def no_warning(X):
 
 BATCHES = "range(0, order.size, task.recipe.batch_size)"
 WHOLE_BATCHES = BATCHES.replace("order.size", "order.size - task.recipe.batch_size + 1")
-HEADS = "dheads[:, :Z], dheads[:, Z:])", "dheads[:, Z:], dheads[:, :Z])"
+HEADS = (
+    "dheads[:, :Z], dheads[:, Z : 2 * Z],",
+    "dheads[:, Z : 2 * Z], dheads[:, :Z],",
+)
 UPDATE = """    batch = Shard(B, 0, B)
     for block in range(task.blocks.size):"""
 PER_ROW = UPDATE.replace("range(task.blocks.size)", "[*range(task.blocks.size)] * B")
 NOISE = "STREAM_POSTERIOR, step, shard.first", "STREAM_POSTERIOR, step, 0"
 MASK = (  # compiled code that is handed the whole batch's mask reads its first rows
-    "optional(work, plan.observed, shard)\n    nll, dy =",
-    "optional(work, plan.observed, shard._replace(first=0, last=y.shape[0]))\n    nll, dy =",
+    "optional(work, plan.known, shard)\n    nll, dy =",
+    "optional(work, plan.known, shard._replace(first=0, last=y.shape[0]))\n    nll, dy =",
 )
 RATE = (
     "rate, decay = recipe.learning_rate",
@@ -357,8 +362,8 @@ MUTATIONS = [  # number in the list of known bugs, guard, bug
     (2, GRADIENT, source("heads_swapped", program, *HEADS)),
     (2, G.logvar_is_held, kernel(sample_gaussian_backward=clip_ignored)),
     (3, GRADIENT, function("evaluation.point.Point.gradients", gradient_of_sum)),
-    (3, GRADIENT, source("sum_for_mean", program, "scale = 1 / shard.B", "scale = 1.0")),
-    (3, GRADIENT, source("no_beta", program, "scale * task.weights[1]", "scale")),
+    (3, GRADIENT, source("sum_for_mean", program, "1 / shard.B", "1.0")),
+    (3, GRADIENT, source("no_beta", objectives, "scale * task.recipe.weights[1]", "scale")),
     (3, STEP, source("step_of_the_sum", step, *RATE)),
     (4, GRADIENT, kernel(sample_gaussian_backward=second_draw)),
     (4, G.workers_do_not_change_training, source("shared_noise", program, *NOISE)),
@@ -370,14 +375,14 @@ MUTATIONS = [  # number in the list of known bugs, guard, bug
         function("evaluation.importance.encode", asnumpy_if_cupy),
     ),
     (7, G.exact_posterior_elbo_is_log_p, kernel(sample_gaussian=std_of_exp_logvar)),
-    (8, G.kl_is_its_integral, kernel(sample_gaussian=kl_mean_over_latents)),
+    (8, G.kl_is_its_integral, kernel(gaussian_kl=kl_mean_over_latents)),
     (9, STEP, kernel(sgd=sgd_of_normalised)),
     (
         10,
         G.samples_come_from_the_prior,
         function("models.vae.estimator.VAE.sample", from_mean_posterior),
     ),
-    (11, G.batch_is_the_mean_of_its_rows, kernel(sample_gaussian=kl_mean_over_batch)),
+    (11, G.batch_is_the_mean_of_its_rows, kernel(gaussian_kl=kl_mean_over_batch)),
     (
         12,
         G.held_out_objective_is_the_trained_one,

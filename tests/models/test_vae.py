@@ -281,9 +281,9 @@ def test_score_samples_is_the_importance_weighted_estimate(device):
     p = {name: value.copy() for name, value in model.parameters_.items()}
     mu = X @ p["encoder.mu.weight"] + p["encoder.mu.bias"]
     std = np.exp(p["encoder.logvar.bias"] / 2)
-    log_w, eps = [], np.empty((1, 2))
-    for draw in range(3):
-        reference.random_normal(model.seed_, kernels.STREAM_SCORE, draw, 0, eps)
+    log_w, noise = [], np.empty((3, 2))
+    reference.random_normal(model.seed_, kernels.STREAM_SCORE, 0, 0, noise)
+    for eps in noise:
         z = mu + std * eps
         y, noise = z @ p["decoder.out.weight"] + p["decoder.out.bias"], 0.3**0.5
         log_w.append(stats.norm.logpdf(X, y, noise).sum(1) + stats.norm.logpdf(z).sum(1)

@@ -84,7 +84,6 @@ class Problem:
     """A small model of a family about to be trained on X, whose values float32 holds too."""
 
     layout: Layout
-    weights: np.ndarray
     recipe: Recipe
     X: np.ndarray  # float64
 
@@ -104,10 +103,10 @@ class Problem:
     def trainer(self, on, state, X=None):
         """Who trains on a machine; X: the problem's own, in the state's dtype."""
         X = self.X.astype(state.theta.dtype) if X is None else X
-        return on.trainer(on, self.layout, self.weights, self.recipe, state, X, None)
+        return on.trainer(on, self.layout, self.recipe, state, X, None)
 
     def session(self, on, theta, rows):
-        return on.session(on, self.layout, self.weights, theta, rows)
+        return on.session(on, self.layout, self.recipe.weights, theta, rows)
 
 
 def problem(family, rows, optimizer="adam", **settings):
@@ -116,7 +115,7 @@ def problem(family, rows, optimizer="adam", **settings):
     model = small(family, optimizer=optimizer, **settings)
     model.become(*model.new_state(D))
     X = np.random.default_rng(0).random((rows, D)).astype(np.float32).astype(np.float64)
-    return Problem(model.layout_, model._loss_weights(), model._recipe(), X)
+    return Problem(model.layout_, model._recipe(), X)
 
 
 def run(trainer, recipe, state, X, rows):

@@ -46,12 +46,9 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
 
     f = a.copy()
     reference.bias_activation(f, bias, code)
-    held, held_s = np.clip(b, -LOGVAR_BOUND, LOGVAR_BOUND), np.clip(s, -LOGVAR_BOUND, LOGVAR_BOUND)
+    held_s = np.clip(s, -LOGVAR_BOUND, LOGVAR_BOUND)
     dbias = Out(bias * np.nan, abs(a).sum(axis=0), n)  # of terms dy f', and f' <= 1
-    std, precision, residual = np.exp(held / 2), np.exp(-held_s), known * (target - a)
-    kl = (a * a + std * std + abs(held) + 1) / 2
-    log_w = (c * c + abs(held) + a * a).sum(axis=1) / 2 + abs(d[:, 0])
-    dlogvar = (abs(d * c) * std + scale * (std * std + 1)) / 2
+    precision, residual = np.exp(-held_s), known * (target - a)
     bernoulli_terms = known * (np.logaddexp(0, a) + target * abs(a))
     ds_terms = (known + residual**2 * precision) / 2
     gaussian_terms = ds_terms + known * (1 + abs(held_s) / 2)
@@ -59,19 +56,13 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
     product = abs(left) @ abs(right)
     # Optimisers: positive, with powers of 2, so that only theta minus its step can cancel.
     theta, slope, first, second = abs(np.stack([a, b, c, d])).reshape(4, -1)
-    return nade_arguments(draw, rng, dtype, n, *((min(m, 40), 5) if code % 2 else (5, m))) | {
+    nade = nade_arguments(draw, rng, dtype, n, *((min(m, 40), 5) if code % 2 else (5, m)))
+    return nade | posterior_arguments(draw, n, m, [1, 3][code % 2], masked, sloped) | {
         "matmul": [left, right, Out(product * np.nan, product, left.shape[1])],
         # y + bias is rounded: relu moves by as much, the others by |a f'| <= |f| + 1.
         "bias_activation": [Out(a, abs(f) + np.minimum(abs(a + bias), 1)), bias, code],
         "activation_backward": [Out(a), target, code],
         "sum_rows": [a, 0, dbias],
-        "sample_gaussian": [
-            a, b, c, Out(block, abs(a) + std * abs(c)), Out(rows, kl.sum(axis=1), m)
-        ],
-        "sample_gaussian_backward": [
-            d, a, b, c, scale, Out(block, abs(d) + scale * abs(a)), Out(block, dlogvar)
-        ],
-        "log_importance_weights": [b, c, a, d[:, 0], Out(rows, log_w, m)],
         "bernoulli_nll": [
             a, x, observed, scale, Out(rows, bernoulli_terms.sum(axis=1), m),
             gradient(Out(block, scale * (special.expit(a) + target))),
@@ -93,6 +84,75 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
             rng.integers(0, 9, n), Out(block, 0), Out(block, 0) if masked else None,
         ],
         "copy": [a, Out(block, 0)],
+        "repeat_rows": [a, Out(np.full((3 * n, m), np.nan), 0)],
+        "scale_rows": [b[:, 0].copy(), Out(a, abs(a * b[:, :1]))],
+        "mean_of_draws": [a.reshape(-1), Out(rows, abs(a).sum(axis=1), m)],
+    }  # fmt: skip
+
+
+def posterior_arguments(draw, n, m, K, full, paid):
+    """Those of the posterior's kernels, for n rows of K draws each and m latents.
+
+    full: with entries below the diagonal of L, whose rows have a sum of at most 1, so that a solve
+    grows by less than e^2 and its rounding is bounded by the condition of L, as LAPACK says.
+    """
+    paid = paid and not full  # free bits are of a diagonal posterior
+    mu, logvar, (dz, eps, z) = draw(n, m), draw(n, m), draw(3, n * K, m)
+    nll, log_w, scale = draw(n * K), draw(n * K), abs(draw(1))[0] / 3
+    row, column = np.tril_indices(m, -1)
+    lower = np.clip(draw(n, row.size), -1 / m, 1 / m).astype("f4").astype(np.float64)
+    held = np.clip(logvar, -LOGVAR_BOUND, LOGVAR_BOUND)
+    free = 0.7 if paid else None
+    std = np.exp(held / 2)
+    below = np.zeros((n, m, m))
+    below[:, row, column] = abs(lower)
+    weights, by_row = abs(draw(n * K)), (n, K, m)
+    spread = std[:, None] * abs(eps.reshape(by_row))
+    kl = (mu * mu + std * std + abs(held) + 1) / 2
+    pull, push = abs(dz).reshape(by_row).sum(axis=1), abs(dz * eps).reshape(by_row).sum(axis=1)
+    dlower = np.einsum("bki,bkj->bij", abs(dz).reshape(by_row), abs(eps).reshape(by_row)) + below
+    apart = log_w.reshape(n, K) - log_w.reshape(n, K).max(axis=1, initial=-np.inf)[:, None]
+    size = np.exp(apart) * (1 + abs(apart))  # exp of a rounded exponent
+    size /= np.exp(apart).sum(axis=1, keepdims=True)
+    kl_size = kl.sum(axis=1)
+    soft = np.tanh(logvar).astype("f4").astype(np.float64)
+    score = abs(eps) / np.repeat(np.exp(soft / 2), K, axis=0)
+    if full:
+        spread += np.einsum("bij,bkj->bki", below, abs(eps.reshape(by_row)))
+        kl_size = kl_size + (lower * lower).sum(axis=1)
+        score = np.full((n * K, m), abs(eps).max(initial=0) * 10.0)
+    else:
+        lower = None
+    dz_size = abs(dz) + scale * weights[:, None] * (abs(z) + abs(eps))
+    ratio = (eps * eps + z * z + np.repeat(abs(held), K, axis=0)).sum(axis=1) / 2 + abs(nll)
+    new = {shape: np.full(shape, np.nan) for shape in [(n, m), (n * K, m), (n,), (n * K,)]}
+    return {
+        "sample_gaussian": [
+            mu, logvar, lower, eps,
+            Out(new[n * K, m], (abs(mu)[:, None] + spread).reshape(n * K, m), m),
+        ],
+        "gaussian_kl": [
+            mu, logvar, lower, free, Out(new[(n,)], kl_size, m * m),
+            Out(new[(n,)], (kl + 1).sum(axis=1), m) if paid else None,
+        ],
+        "sample_gaussian_backward": [
+            dz, mu, logvar, lower, eps, scale, scale / 2, free,
+            Out(new[n, m], pull + scale * abs(mu), K),
+            Out(new[n, m], (std * push + scale * (std * std + 1)) / 2, K),
+            Out(np.full((n, row.size), np.nan), dlower[:, row, column], K) if full else None,
+        ],
+        "log_importance_weights": [logvar, eps, z, nll, Out(new[(n * K,)], ratio, m)],
+        "importance_bound": [
+            log_w, nll, Out(new[(n * K,)], size.reshape(-1), K),
+            Out(new[(n,)], (size * abs(nll).reshape(n, K)).sum(axis=1), K),
+            Out(new[(n,)], abs(log_w).reshape(n, K).max(axis=1, initial=0) + 2
+                + (size * abs(nll).reshape(n, K)).sum(axis=1), K),
+        ],
+        "posterior_score": [soft, lower, eps, Out(new[n * K, m], score, 2 * m)],
+        "importance_backward": [
+            Out(dz, dz_size * (weights[:, None] if full else 1)), z, eps if full else None,
+            weights, scale,
+        ],
     }  # fmt: skip
 
 

@@ -10,16 +10,21 @@ def normals(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-def posterior(k, mu, logvar, eps):
-    z, kl = np.empty_like(mu), np.empty(len(mu), mu.dtype)
-    k.sample_gaussian(mu, logvar, eps, z, kl)
+def posterior(k, mu, logvar, eps, lower=None):
+    """z of each draw and kl of each row; eps may have several draws of a row."""
+    dtype = np.result_type(*(a for a in (mu, logvar, lower) if a is not None))
+    z, kl = np.empty(eps.shape, dtype), np.empty(len(mu), dtype)
+    k.sample_gaussian(mu, logvar, lower, eps, z)
+    k.gaussian_kl(mu, logvar, lower, None, kl, None)
     return z, kl
 
 
-def posterior_backward(k, mu, logvar, eps, dz, kl_scale):
+def posterior_backward(k, mu, logvar, eps, dz, kl_scale, lower=None):
     dmu, dlogvar = np.empty_like(mu), np.empty_like(mu)
-    k.sample_gaussian_backward(dz, mu, logvar, eps, kl_scale, dmu, dlogvar)
-    return dmu, dlogvar
+    dlower = None if lower is None else np.empty_like(lower)
+    k.sample_gaussian_backward(dz, mu, logvar, lower, eps, kl_scale, kl_scale, None,
+                               dmu, dlogvar, dlower)  # fmt: skip
+    return (dmu, dlogvar) if lower is None else (dmu, dlogvar, dlower)
 
 
 def bernoulli(k, logits, x, observed=None, scale=1.0):

@@ -4,7 +4,9 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from minivae.data import checks
+from minivae.engine.layout import Layout
 from minivae.evaluation import importance
+from minivae.evaluation.terms import mean_terms
 from minivae.kernels import ACTIVATIONS, LIKELIHOODS
 from minivae.models.base import Model
 from minivae.models.settings import BINARIZED, COMMON, SIZES, choice, real, whole
@@ -15,8 +17,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     """Variational autoencoder with dense layers, trained by hand-written gradients.
 
     Minimises the mean over rows of nll + beta * kl in nats, nll = -ln p(x|z) and
-    kl = KL(q(z|x) || N(0, I)), by stochastic gradients with one reparameterised sample per row
-    (Kingma and Welling 2013). For beta = 1 that is -ELBO, an upper bound of -ln p(x).
+    kl = KL(q(z|x) || N(0, I)), by stochastic gradients with reparameterised draws (Kingma and
+    Welling 2013). For beta = 1 that is -ELBO, an upper bound of -ln p(x). Other objectives, and
+    what nll and kl are there: minivae/models/vae/objectives.py.
 
     Parameters
     ----------
@@ -48,12 +51,23 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         ),
         "binarize": BINARIZED,
         "posterior": choice(
-            "diagonal", ("diagonal", "full"), "covariance of q(z|x); 'full' is not built yet"
+            "diagonal",
+            ("diagonal", "full"),
+            "covariance of q(z|x): 'full' has a Cholesky factor with Z (Z - 1) / 2 more outputs",
         ),
+        "objective": choice(
+            "elbo",
+            ("elbo", "iwae", "dreg"),
+            "the bound of ln p(x) to maximise: 'elbo'; 'iwae', the importance-weighted bound of "
+            "n_importance draws; or 'dreg', the same with a doubly reparameterised gradient",
+        ),
+        "n_importance": whole(1, "K, draws of z for each row and step"),
         "missing": choice(
             "error", ("error", "mask"), "what NaN in X means: an error, or a value not observed"
         ),
         "beta": real(1.0, "weight of kl in the loss"),
+        "beta_warmup": whole(0, "epochs in which the weight of kl rises to beta", low=0),
+        "free_bits": real(0.0, "nats of kl, of each latent, that cost nothing"),
         **COMMON,
     }
 
@@ -66,8 +80,12 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         likelihood="bernoulli",
         binarize=None,
         posterior="diagonal",
+        objective="elbo",
+        n_importance=1,
         missing="error",
         beta=1.0,
+        beta_warmup=0,
+        free_bits=0.0,
         optimizer="adam",
         learning_rate=1e-3,
         momentum=0.0,
@@ -87,8 +105,12 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         self.likelihood = likelihood
         self.binarize = binarize
         self.posterior = posterior
+        self.objective = objective
+        self.n_importance = n_importance
         self.missing = missing
         self.beta = beta
+        self.beta_warmup = beta_warmup
+        self.free_bits = free_bits
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.momentum = momentum
@@ -111,14 +133,41 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
             "activation": self.activation,
             "likelihood": self.likelihood,
             "missing": self.missing,
+            "posterior": self.posterior,
+            "objective": self.objective,
+            "n_importance": int(self.n_importance),
+            "free_bits": float(self.free_bits),
         }
 
-    def _weights(self):
-        return program.weights(beta=float(self.beta))
+    def _weights(self, epoch=None):
+        share = 1.0 if epoch is None else min(1.0, (epoch + 1) / (self.beta_warmup + 1))
+        weights = program.weights(beta=float(self.beta) * share)
+        return weights | {"slack": weights["kl"]}
+
+    def _for_use(self, draws=1):
+        """The layout for using the model, with so many draws of each row."""
+        return self._layout(objective="elbo", n_importance=draws, free_bits=0.0)
+
+    def _layout(self, **changes):
+        """The layout of the same parameters with some settings that do not shape them changed."""
+        settings = self.layout_.settings | changes
+        same = settings == self.layout_.settings
+        return self.layout_ if same else Layout(program, self.n_features_in_, **settings)
 
     def _check_family(self):
-        if self.posterior == "full":
-            raise NotImplementedError('posterior="full" is not built yet; use posterior="diagonal"')
+        """Raise for settings that do not go together."""
+        if self.objective != "elbo":
+            for name, plain in {"beta": 1, "beta_warmup": 0, "free_bits": 0}.items():
+                if getattr(self, name) != plain:
+                    raise ValueError(
+                        f'{name}={getattr(self, name)!r} goes with objective="elbo", got '
+                        f"objective={self.objective!r}; leave {name}={plain}"
+                    )
+        if self.free_bits and self.posterior == "full":
+            raise ValueError(
+                f'free_bits={self.free_bits!r} goes with posterior="diagonal", whose kl is a sum '
+                'over latents, got posterior="full"; leave free_bits=0'
+            )
         self._check_binarize()
 
     def _check_binarize(self):
@@ -160,15 +209,15 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         """Posterior means of the rows of X, (n, Z). Stochastic binarisation is left out here."""
         self._check_loaded("encoder")
         X = self._check_X(X)
-        return self._encode(self._session(X.shape[0]), X)
+        return self._encode(self._session(X.shape[0], self._for_use()), X)
 
     def kl_per_latent(self, X):
         """KL(q(z_j|x) || N(0, 1)) of each latent (Z,), the mean over the rows of X, in nats: near 0
         for a latent that the model does not use."""
         self._check_loaded("encoder")
         X = self._check_X(X)
-        heads = importance.encode(self._session(X.shape[0]), X, self._binarize_code)
-        return importance.kl_per_latent(*heads)
+        session = self._session(X.shape[0], self._for_use())
+        return importance.kl_per_latent(*importance.encode(session, X, self._binarize_code))
 
     def inverse_transform(self, Z):
         """Decoder means for codes Z (n, latent_dim): probabilities or Gaussian means, (n, D)."""
@@ -178,13 +227,13 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
             raise ValueError(
                 f"Z has {Z.shape[1]} columns, expected one per latent: {self._n_features_out}"
             )
-        return importance.decode(self._session(len(Z)), Z)
+        return importance.decode(self._session(len(Z), self._for_use()), Z)
 
     def reconstruct(self, X):
         """Decoder means at the posterior means of X, (n, D)."""
         self._check_loaded()
         X = self._check_X(X)
-        session = self._session(X.shape[0])
+        session = self._session(X.shape[0], self._for_use())
         return importance.decode(session, self._encode(session, X))
 
     def _encode(self, session, X):
@@ -208,23 +257,31 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         self._check_loaded()
         n_samples = checks.check_count("n_samples", n_samples)
         X, seed = self._check_X(X), self._seed(random_state)
-        return -sum(self._terms(X, n_samples, seed).values())
+        session = self._session(X.shape[0], self._for_use())
+        return -sum(mean_terms(session, X, self._binarize_code, seed, n_samples).values())
 
-    def score_samples(self, X, n_samples=100):
+    def score_samples(self, X, n_samples=100, return_error=False):
         """Importance-weighted estimate of ln p(x) for each row of X (n,), in nats.
 
         In expectation a lower bound that tightens with n_samples and is never below the ELBO
         (Burda, Grosse, Salakhutdinov 2015). The same posterior noise serves every row and call.
+
+        return_error: also the standard error of each, and the effective number of draws, of
+        n_samples: an Estimate (log_p, error, effective_draws), see evaluation/importance.py. Where
+        few draws count, the bound is loose, and `ais` says more.
         """
         n_samples = checks.check_count("n_samples", n_samples)
         X = self._check_to_score(X)
-        return importance.log_likelihood(self._session(X.shape[0]), X, self._binarize_code,
-                                         self.seed_, n_samples)  # fmt: skip
+        layout = self._for_use(importance.draws_at_once(n_samples))
+        session = self._session(X.shape[0], layout)
+        found = importance.log_likelihood(session, X, self._binarize_code, self.seed_, n_samples)
+        return found if return_error else found.log_p
 
     # --- gradients, for given noise -------------------------------------------------------------
 
     def loss_and_gradients(self, X, eps=None):
-        """(loss, {name: gradient}) of the mean loss over X (n, D) for the noise eps (n, Z).
+        """(loss, {name: gradient}) of the mean loss over X (n, D) for the noise eps (n, Z), or
+        (n, K, Z) where n_importance is K > 1.
 
         eps None draws the noise of step 0. A model that was not fitted is given its initial
         parameters first.
@@ -235,9 +292,13 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         """Compare every gradient on X (n, D) with finite differences, in float64, for fixed noise.
 
         Returns the Report of `minivae.gradcheck.check_gradient` (which takes the options): per
-        parameter the worst relative error; `.passed`, `.worst`, and as text a table.
+        parameter the worst relative error; `.passed`, `.worst`, and as text a table. For "dreg",
+        whose gradient is the derivative of its loss in the mean over eps only, it is "iwae"'s.
         """
-        return self._point(X, self._noise(X, eps), np.float64).check_gradients(**options)
+        noise = self._noise(X, eps)
+        self._check_X_to_train(X)
+        layout = self._layout(objective="iwae") if self.objective == "dreg" else self.layout_
+        return self._point(X, noise, np.float64, layout).check_gradients(**options)
 
     def trace(self, X, eps=None):
         """Every array of one batch X (n, D), forward and gradient, in the order of the step.
@@ -252,4 +313,6 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         if eps is None:
             return {}
         n = X.shape[0] if hasattr(X, "shape") else len(X)
-        return {"eps": checks.check_noise(eps, (n, self.latent_dim), self.dtype)}
+        Z, K = int(self.latent_dim), int(self.n_importance)
+        shape = (n, Z) if K == 1 else (n, K, Z)
+        return {"eps": checks.check_noise(eps, shape, self.dtype).reshape(-1, Z)}

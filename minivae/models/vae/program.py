@@ -1,8 +1,9 @@
-"""The variational autoencoder (Kingma and Welling 2013): encoder, z, decoder, one sample per row.
+"""The variational autoencoder (Kingma and Welling 2013): encoder, z, decoder, K draws per row.
 
     loss = mean over rows of nll + beta * kl,   nll = -ln p(x|z),   kl = KL(q(z|x) || N(0, I)),
 
-with z = mu(x) + std(x) * eps: for beta = 1 an unbiased estimate of -ELBO (their equation 7).
+with z = mu(x) + L(x) * eps: for beta = 1 an unbiased estimate of -ELBO (their equation 7), with nll
+the mean over draws. What else can be trained is in objectives.py.
 """
 
 from typing import NamedTuple
@@ -21,50 +22,77 @@ from minivae.kernels import (
     STREAM_SAMPLE,
 )
 from minivae.kernels.tables import reference as k
+from minivae.models.vae import objectives
+from minivae.models.vae.objectives import below_diagonal
 
 NAME = "vae"
 TERMS = ("nll", "kl")
 SCORE = ("elbo", "ELBO")
+APART = ("repeat_if_any",)
 
 
 class Plan(NamedTuple):
-    """The model as whole numbers."""
+    """The model as whole numbers. B * K: K draws of each row, which are neighbours."""
 
     x: Region  # (B, D)
     observed: Region | None  # (B, D) 1 or 0, where data may be missing
-    eps: Region  # (B, Z)
-    encoder: Net  # its last layer holds both heads side by side, mu | logvar: (B, 2 Z)
+    encoder: Net  # its last layer holds the heads side by side: mu | logvar | lower
     kl: Region  # (B, 1)
-    z: Region  # (B, Z)
-    dz: Region  # (B, Z)
-    decoder: Net  # to logits (Bernoulli) or mean (Gaussian): (B, D)
+    slack: Region | None  # (B, 1) the nats that free_bits gives
+    eps: Region  # (B * K, Z)
+    z: Region  # (B * K, Z)
+    dz: Region  # (B * K, Z)
+    decoder: Net  # to logits (Bernoulli) or mean (Gaussian): (B * K, D)
+    target: Region  # (B * K, D) x, for every draw
+    known: Region | None  # (B * K, D) observed, for every draw
+    draw_nll: Region  # (B * K, 1)
     nll: Region  # (B, 1)
-    dnoise: Region  # (B, 1) the gradient by decoder.noise_logvar, row by row (Gaussian)
+    log_w: Region | None  # (B * K, 1) where an importance-weighted bound is trained
+    weights: Region | None  # (B * K, 1) w / sum of a row's w
+    score: Region | None  # (B * K, Z) where its gradient is doubly reparameterised
+    dnoise: Region  # (B * K, 1) the gradient by decoder.noise_logvar, draw by draw (Gaussian)
     latent_dim: int  # Z
+    lower: int | None  # entries of L below its diagonal; None where q is diagonal
+    draws: int  # K
+    free_bits: float | None
     likelihood: int
     noise: int  # where decoder.noise_logvar is among the parameters; -1 if there is none
 
 
 def make_plan(layout, n_features, *, latent_dim, hidden_layer_sizes, activation, likelihood,
-              missing):  # fmt: skip
-    """D -> H... -> 2 Z, and Z -> reversed(H)... -> D, with dense layers."""
-    D, Z, hidden = n_features, latent_dim, list(hidden_layer_sizes)
+              missing, posterior="diagonal", objective="elbo", n_importance=1,
+              free_bits=0.0):  # fmt: skip
+    """D -> H... -> heads, and Z -> reversed(H)... -> D, with dense layers."""
+    D, Z, K, hidden = n_features, latent_dim, n_importance, list(hidden_layer_sizes)
     code, kind = ACTIVATIONS.index(activation), LIKELIHOODS.index(likelihood)
+    slack = layout.term("slack") if free_bits else None
     x = layout.region("x", D)
     observed = layout.region("observed", D) if missing == "mask" else None
-    eps = layout.region("eps", Z)
-    heads = {"encoder.mu": Z, "encoder.logvar": Z}
     # With logvar 0 the posterior begins as wide as the prior, whatever the scale of the data; drawn
     # at random, its weights would begin with variances of e^+-scale.
-    zero = ("encoder.logvar",)
+    zero = ("encoder.logvar", "encoder.lower")
+    heads, lower = {"encoder.mu": Z, "encoder.logvar": Z}, None
+    if posterior == "full" and Z > 1:
+        lower = heads["encoder.lower"] = Z * (Z - 1) // 2
     encoder = layout.dense("encoder", x, None, hidden, heads, code, IDENTITY, zero)
-    z, dz = layout.region("z", Z), layout.region("dz", Z)
+    eps, z, dz = (layout.region(name, Z, K) for name in ("eps", "z", "dz"))
     decoder = layout.dense("decoder", z, dz, hidden[::-1], {"decoder.out": D}, code, IDENTITY)
-    dnoise, noise = layout.region("dnoise_logvar", 1), -1
+    target, known, draw_nll = x, observed, layout.regions["nll"]
+    if K > 1:
+        target = layout.region("target", D, K)
+        known = layout.region("known", D, K) if observed else None
+    log_w = weights = score = None
+    if K > 1 or objective != "elbo":
+        draw_nll = layout.region("draw_nll", 1, K)
+    if objective != "elbo":
+        log_w, weights = layout.region("log_w", 1, K), layout.region("weights", 1, K)
+        score = layout.region("score", Z, K) if objective == "dreg" else None
+    dnoise, noise = layout.region("dnoise_logvar", 1, K), -1
     if kind == GAUSSIAN:
         (noise,) = layout.block(("decoder.noise_logvar", (1,)))
-    return Plan(x, observed, eps, encoder, layout.regions["kl"], z, dz, decoder,
-                layout.regions["nll"], dnoise, Z, kind, noise)  # fmt: skip
+    return Plan(x, observed, encoder, layout.regions["kl"], slack, eps, z, dz, decoder, target,
+                known, draw_nll, layout.regions["nll"], log_w, weights, score, dnoise, Z, lower, K,
+                free_bits or None, kind, noise)  # fmt: skip
 
 
 def weights(beta=1.0):
@@ -81,55 +109,79 @@ def load(task, rows, shard, step):
     x, observed = region(work, plan.x, shard), optional(work, plan.observed, shard)
     load_rows(task, rows, x, observed, shard, step)
     eps = region(work, plan.eps, shard)
-    k.random_normal(task.recipe.seed, STREAM_POSTERIOR, step, shard.first, eps)
+    k.random_normal(task.recipe.seed, STREAM_POSTERIOR, step, shard.first * plan.draws, eps)
 
 
 def rows_pass(task, shard):
-    """Forward and backward, for the mean over the batch of nll + beta * kl."""
-    scale = 1 / shard.B
+    """Forward and backward, for the mean over the batch of the loss."""
+    plan, scale = task.plan, 1 / shard.B
     y = forward(task, shard)
-    likelihood_gradient(task, y, shard, scale)
-    backward(task, shard, scale * task.weights[1])
+    likelihood_gradient(task, y, shard, objectives.draw_scale(scale, plan.draws, plan.log_w))
+    objectives.terms(task, shard, plan.log_w, plan.slack)
+    objectives.weigh(task, shard, plan.weights)
+    backward(task, shard, scale)
 
 
 def terms_pass(task, shard):
-    """nll and kl of each row."""
+    """The terms of the loss of each row."""
     likelihood(task, forward(task, shard), shard)
+    objectives.terms(task, shard, task.plan.log_w, task.plan.slack)
 
 
 def forward(task, shard):
-    """kl, and the decoder's output y: logits (Bernoulli) or mean (Gaussian), (rows, D)."""
+    """The decoder's output y (rows * K, D) of every draw: logits (Bernoulli) or mean (Gaussian)."""
     encode(task, shard)
+    repeat_x(task, shard)
     draw_latent(task, shard)
     return decode(task, shard)
 
 
 def encode(task, shard):
-    """From x to the heads mu | logvar of q(z|x), (rows, 2 Z)."""
+    """From x to the heads mu | logvar | lower of q(z|x), a row each."""
     return net.forward(task, task.plan.encoder, shard)
 
 
+def repeat_x(task, shard):
+    """target <- x, and known <- observed, for every draw."""
+    plan, work = task.plan, task.work
+    if plan.draws > 1:
+        k.repeat_rows(region(work, plan.x, shard), region(work, plan.target, shard))
+        observed = optional(work, plan.observed, shard)
+        repeat_if_any(observed, optional(work, plan.known, shard))
+
+
+def repeat_if_any(rows, repeated):
+    """`repeat_rows`, unless there are none: both None."""
+    if rows is not None:
+        k.repeat_rows(rows, repeated)
+
+
 def draw_latent(task, shard):
-    """z = mu + std * eps, and kl."""
+    """z = mu + L eps."""
     plan, work, Z = task.plan, task.work, task.plan.latent_dim
     heads = region(work, plan.encoder.y, shard)
+    lower = below_diagonal(heads, Z, plan.lower)
     eps, z = region(work, plan.eps, shard), region(work, plan.z, shard)
-    k.sample_gaussian(heads[:, :Z], heads[:, Z:], eps, z, column(work, plan.kl, shard))
+    k.sample_gaussian(heads[:, :Z], heads[:, Z : 2 * Z], lower, eps, z)
 
 
 def decode(task, shard):
-    """From z to y, (rows, D)."""
+    """From z to y, (rows * K, D)."""
     return net.forward(task, task.plan.decoder, shard)
 
 
-def backward(task, shard, kl_scale):
+def backward(task, shard, scale):
     """After `forward` and dy: the gradient by every layer's h W + b."""
     plan, work, Z = task.plan, task.work, task.plan.latent_dim
     net.backward(task, plan.decoder, shard)
+    scales = objectives.latent_gradient(task, shard, scale, plan.weights, plan.score)
     heads, dheads = region(work, plan.encoder.y, shard), region(work, plan.encoder.dy, shard)
+    lower = below_diagonal(heads, Z, plan.lower)
+    dlower = below_diagonal(dheads, Z, plan.lower)
     eps, dz = region(work, plan.eps, shard), region(work, plan.dz, shard)
-    k.sample_gaussian_backward(dz, heads[:, :Z], heads[:, Z:], eps, kl_scale,
-                               dheads[:, :Z], dheads[:, Z:])  # fmt: skip
+    k.sample_gaussian_backward(dz, heads[:, :Z], heads[:, Z : 2 * Z], lower, eps, scales[0],
+                               scales[1], plan.free_bits, dheads[:, :Z], dheads[:, Z : 2 * Z],
+                               dlower)  # fmt: skip
     net.backward(task, plan.encoder, shard)
 
 
@@ -137,10 +189,10 @@ def backward(task, shard, kl_scale):
 
 
 def likelihood_gradient(task, y, shard, scale):
-    """nll = -ln p(x|z) of each row for the decoder's output y, and dy times scale."""
+    """nll = -ln p(x|z) of each draw for the decoder's output y, and dy times scale."""
     plan, work = task.plan, task.work
-    x, observed = region(work, plan.x, shard), optional(work, plan.observed, shard)
-    nll, dy = column(work, plan.nll, shard), region(work, plan.decoder.dy, shard)
+    x, observed = region(work, plan.target, shard), optional(work, plan.known, shard)
+    nll, dy = column(work, plan.draw_nll, shard), region(work, plan.decoder.dy, shard)
     if plan.likelihood == BERNOULLI:
         k.bernoulli_nll(y, x, observed, scale, nll, dy)
     else:
@@ -150,10 +202,10 @@ def likelihood_gradient(task, y, shard, scale):
 
 
 def likelihood(task, y, shard):
-    """nll = -ln p(x|z) of each row for the decoder's output y, with no gradient."""
+    """nll = -ln p(x|z) of each draw for the decoder's output y, with no gradient."""
     plan, work = task.plan, task.work
-    x, observed = region(work, plan.x, shard), optional(work, plan.observed, shard)
-    nll = column(work, plan.nll, shard)
+    x, observed = region(work, plan.target, shard), optional(work, plan.known, shard)
+    nll = column(work, plan.draw_nll, shard)
     if plan.likelihood == BERNOULLI:
         k.bernoulli_nll(y, x, observed, 1.0, nll, None)
     else:
@@ -173,7 +225,19 @@ def noise_logvar(task, flat):
     return flat[task.plan.noise : task.plan.noise + 1]
 
 
-# --- drawing from the model -----------------------------------------------------------------------
+# --- using the model ------------------------------------------------------------------------------
+
+
+def log_weights(task, shard):
+    """ln [ p(x|z) p(z) / q(z|x) ] of each draw (rows * K,) that the noise eps makes, after `encode`
+    and `repeat_x`; it takes the place of nll."""
+    plan, work, Z = task.plan, task.work, task.plan.latent_dim
+    draw_latent(task, shard)
+    likelihood(task, decode(task, shard), shard)
+    heads, nll = region(work, plan.encoder.y, shard), column(work, plan.draw_nll, shard)
+    eps, z = region(work, plan.eps, shard), region(work, plan.z, shard)
+    k.log_importance_weights(heads[:, Z : 2 * Z], eps, z, nll, nll)
+    return nll
 
 
 def draw(task, shard, seed, first_row):
