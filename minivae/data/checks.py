@@ -212,12 +212,13 @@ def _refuse_not_finite(X, dtype, columns, name, missing):
 
 
 def check_noise(eps, shape, dtype):
-    """eps as an array of shape (n, Z); ValueError for another shape."""
-    eps = as_array(eps, "eps", dtype=dtype, order="C")
+    """eps as an array of shape (n, Z) or (n, K, Z); ValueError for another shape."""
+    eps = as_array(eps, "eps", dtype=dtype, order="C", allow_nd=len(shape) > 2)
     if eps.shape != shape:
+        names = "(n, latent_dim)" if len(shape) == 2 else "(n, n_importance, latent_dim)"
         raise ValueError(
-            f"eps has shape {eps.shape}, expected (n, latent_dim) = {shape}: one noise vector per "
-            "row of X"
+            f"eps has shape {eps.shape}, expected {names} = {shape}: one noise vector per row of X "
+            "and draw"
         )
     return eps
 

@@ -119,6 +119,19 @@ def test_bits_do_not_depend_on_the_order_of_threads_nor_on_capture(family, devic
     assert_array_equal(device.download(task.gradient), gradient)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(posterior="full", objective="dreg", n_importance=3, likelihood="gaussian"),
+        dict(objective="iwae", n_importance=3),
+        dict(n_importance=3, free_bits=0.3),
+    ],
+)
+def test_what_else_a_vae_is_trained_by(settings, device):
+    check_session(device, problem("vae", 9, latent_dim=3, **settings))
+    check_training(device, problem("vae", 14, latent_dim=3, **settings), "float64")
+
+
 @FAMILY
 @pytest.mark.parametrize("bad_batch", range(4))
 def test_a_loss_that_is_not_finite_changes_nothing(family, bad_batch, device):

@@ -163,7 +163,7 @@ def test_units_shapes_and_kernels(name, settings):
 
 @VARIANT
 def test_the_line_that_is_named_made_the_array(name, settings):
-    """It stands in a file of the family, and there it calls that kernel, or the engine that does."""
+    """It stands in a file of the family, and calls that kernel, or the engine that does."""
     model = fitted(name, **settings)
     for key, entry in model.trace(X).entries.items():
         file, _, number = entry.place.rpartition(":")

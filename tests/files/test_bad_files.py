@@ -59,7 +59,7 @@ BAD_FACTS = {  # what happens to the facts, words
     "no history": (lambda f: f.pop("history"), "does not describe a model.*history"),
     "unknown setting": (lambda f: f["settings"].update(x=1), "does not describe a model.*'x'"),
     "bad setting": (lambda f: f["settings"].update(latent_dim="2"), "not describe.*latent_dim"),
-    "not built": (lambda f: f["settings"].update(posterior="full"), "posterior"),
+    "other posterior": (lambda f: f["settings"].update(posterior="full"), "encoder.lower"),
     "other size": (lambda f: f["settings"].update(latent_dim=3), "encoder.mu.weight is"),
     "other depth": (lambda f: f["settings"].update(hidden_layer_sizes=[4, 4]), "encoder.1.bias"),
     "huge data": (lambda f: f.update(n_features=HUGE), "model.safetensors: "),

@@ -300,6 +300,7 @@ BAD_SETTINGS = [
     for key, setting in find(name).SETTINGS.items()
     for value in BAD[kind(name, key)]
     if not (value is None and (setting.default is None or None in setting.choices))
+    and not (type(value) is int and value == setting.default)  # 0 epochs of warm-up
 ]
 
 

@@ -116,6 +116,7 @@ def test_further_checks(estimator, name, bounded):
 ODD = dict(  # a value for every setting that is not the default, each of them its own object
     latent_dim=np.int64(3), hidden_layer_sizes=[6, 4], activation="tanh", likelihood="gaussian",
     binarize="threshold", posterior="full", missing="mask", beta=np.float64(2.5), optimizer="sgd",
+    objective="iwae", n_importance=5, beta_warmup=np.int64(3), free_bits=0.25,
     learning_rate=np.float64(0.01), momentum=0.5, weight_decay=0.125, batch_size=np.int32(7),
     epochs=3, dtype="float64", device="cuda", n_threads=2,
     random_state=np.random.RandomState(3), verbose=1, matmul_precision="half",
@@ -319,10 +320,11 @@ def test_bad_settings_are_refused_by_name_and_change_nothing(name, value):
     refuses(vae().fit(X).set_params(**{name: value}), ValueError, name, lambda m: m.fit(X))
 
 
-def test_what_goes_wrong_together_or_is_not_built_yet():
+def test_what_goes_wrong_together():
     for settings, error, words in [
         (dict(binarize="threshold"), ValueError, "binarize.*bernoulli"),
-        (dict(posterior="full"), NotImplementedError, 'posterior="full" is not built yet'),
+        (dict(posterior="full", free_bits=0.1), ValueError, "free_bits.*diagonal"),
+        (dict(objective="iwae", beta=2.0), ValueError, "beta=2.0 goes with objective=.elbo"),
         (dict(device="cuda"), ValueError, 'device="cuda" cannot be used: '),
     ]:
         for model in (vae(**settings), vae().fit(X).set_params(**settings)):

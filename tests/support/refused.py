@@ -187,12 +187,22 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         "must be (a str among|one of) .*'best'",
         [way for name in "optimizer device dtype binarize matmul_precision".split()
          for way in each(name, "best")]),
-    ("activation, likelihood, posterior or missing: a name that is unknown", VAES,
-        "activation|likelihood|posterior|missing", ValueError, "must be a str among .*'best'",
-        [way for name in "activation likelihood posterior missing".split()
+    ("activation, likelihood, posterior, objective or missing: a name that is unknown", VAES,
+        "activation|likelihood|posterior|objective|missing", ValueError,
+        "must be a str among .*'best'",
+        [way for name in "activation likelihood posterior objective missing".split()
          for way in each(name, "best")]),
-    ("posterior: full", VAES, "posterior", NotImplementedError, "not built yet",
-        use(posterior="full")),
+    ("beta, beta_warmup or free_bits with an importance-weighted objective", VAES,
+        "beta|beta_warmup|free_bits", ValueError, "goes with objective=\"elbo\", got "
+        "objective='iwae'", [
+        *use(objective="iwae", beta=0.5), *use(objective="iwae", beta_warmup=2),
+        *use(objective="iwae", free_bits=0.1)]),
+    ("free_bits with posterior full", VAES, "free_bits", ValueError, "goes with posterior",
+        use(free_bits=0.1, posterior="full")),
+    ("n_importance: no whole number above 0", VAES, "n_importance", ValueError, "n_importance",
+        each("n_importance", 0, -1, 1.5)),
+    ("beta_warmup: no whole number", VAES, "beta_warmup", ValueError, "beta_warmup",
+        each("beta_warmup", -1, 1.5)),
     ("device: cuda where no GPU works", ALL, "device", ValueError, "cannot be used: .*use device=",
         no_gpu(use(device="cuda"))),
     ("device: cpu where Numba's compiler is switched off", ALL, "device", RuntimeError,
