@@ -15,6 +15,7 @@ from tiny import FAMILIES
 
 import minivae
 from minivae import VAE
+from minivae.data import rows
 from minivae.engine import graph
 from minivae.engine import machine as engine
 from minivae.evaluation import importance
