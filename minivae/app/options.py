@@ -129,7 +129,10 @@ def add_options(parser, names, table):
 
 
 def reader(setting):
-    """Type of the option of a setting: what the setting's kind makes of a word, if that may be."""
+    """Type of the option of a setting: what the setting's kind makes of a word, if that may be.
+
+    The estimator refuses it too, but in scikit-learn's words, of Python's classes and intervals.
+    """
     from minivae.models.settings import check_value
 
     def read(word):

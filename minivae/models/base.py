@@ -134,8 +134,8 @@ class Model(BaseEstimator):
     def check_settings(self, device=True):
         """Raise unless the settings are right, and (if device) this computer has the device."""
         settings.check_kinds(self, self.SETTINGS)  # before a check that cannot take a Fraction
-        settings.check(self, self.SETTINGS)
         self._validate_params()
+        settings.check(self, self.SETTINGS)
         parse_device(self.device)
         self._check_family()
         if device:

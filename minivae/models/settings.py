@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from minivae.kernels import BINARIZE, OPTIMIZERS, PRECISIONS
 
@@ -134,24 +134,20 @@ def described(doc, settings):
 
 
 def check(model, settings):
-    """Raise for a number, sizes or a schedule that is not allowed, and for a seed that is True.
-
-    scikit-learn's own check, which is for all other settings, would let some pass, and says of the
-    others how Python's classes and intervals are called.
-    """
+    """Raise ValueError, with the argument's name, for what scikit-learn's constraints let pass."""
     for name, setting in settings.items():
         value = getattr(model, name)
         check_value(name, setting, value)
         if name == "random_state" and isinstance(value, bool | np.bool_):
-            raise InvalidParameterError(f"{name} must be a number, got {value!r}")
+            raise ValueError(f"{name} must be a number, got {value!r}")
 
 
 def check_value(name, setting, value):
-    """Raise InvalidParameterError, a ValueError, unless a number, sizes or a schedule is allowed;
-    other kinds pass."""
+    """Raise ValueError unless a number, sizes or a schedule is what the setting may be. Other kinds
+    are left to scikit-learn."""
     if setting.kind in ("whole", "real"):
         if not is_allowed(setting, value):
-            raise InvalidParameterError(f"{name} must be {setting.expected}, got {value!r}")
+            raise ValueError(f"{name} must be {setting.expected}, got {value!r}")
     elif setting.kind == "sizes":
         check_sizes(name, value)
     elif setting.kind == "schedule":
@@ -179,7 +175,7 @@ def check_sizes(name, sizes):
     """Raise unless sizes are positive whole numbers, one per layer."""
     fits = isinstance(sizes, list | tuple) or getattr(sizes, "ndim", 0) == 1
     if not fits or not all(is_whole(n) and 1 <= n < MOST for n in sizes):
-        raise InvalidParameterError(f"{name} must hold {LAYERS}, such as (400,), got {sizes!r}")
+        raise ValueError(f"{name} must hold {LAYERS}, such as (400,), got {sizes!r}")
 
 
 def schedule(rate, name="learning_rate"):
@@ -195,7 +191,7 @@ def schedule(rate, name="learning_rate"):
         for epochs, value in steps
     ]  # fmt: skip
     if not right or not all(right):
-        raise InvalidParameterError(
+        raise ValueError(
             f"{name} must be {RATES}, such as [(10, 0.002), (5, 0.0002)], got {rate!r}"
         )
     return [(int(epochs), float(value)) for epochs, value in steps]
