@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import llvmlite.binding
 import numba
-from numba.core import cgutils
+from numba.core import cgutils, types
 from numba.core.caching import FunctionCache
 from numba.core.imputils import fix_returning_optional, impl_ret_new_ref
 from numba.core.registry import CPUDispatcher
@@ -99,6 +99,14 @@ class Linked(CPUDispatcher):
         call = _call(symbol, result.fndesc, self.link(result.signature.args))
         self.targetctx.remove_user_function(result.entry_point)
         self.targetctx._defns[result.entry_point].append(call, call.signature)
+
+    def get_call_template(self, args, kws):
+        """How a compiled caller sees it: for a constant as for any number of its type, or it would
+        be compiled once more for every stream of random numbers."""
+        return super().get_call_template(
+            tuple(map(types.unliteral, args)),
+            {name: types.unliteral(value) for name, value in kws.items()},
+        )
 
     def symbol(self, arguments):
         """The name of the native code for arguments of these types, + "_c" for callers by C."""

@@ -10,9 +10,10 @@ import difflib
 import os
 import re
 import sys
+from pathlib import Path
 
 import minivae
-from minivae.app import commands
+from minivae.app import commands, runs
 from minivae.app.commands import note
 from minivae.app.options import OPTIONS, TRAIN, add_options, add_settings, defaults
 
@@ -93,21 +94,33 @@ def make_parser(family):
 def parse(argv):
     """What was said, with `given` that alone, and the defaults beside it."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = make_parser(family_of(argv) if "train" in argv else None).parse_args(argv)
+    family = family_of(argv) if "train" in argv else None
+    args = make_parser(family).parse_args(argv)
     given = {n: v for n, v in vars(args).items() if n not in ("run", "outputs", "names", "table")}
-    said = defaults(args.names, args.table) | given
+    said = defaults(args.names, args.table)
+    if args.run is commands.train:
+        said["model"] = family
+    said |= given
     if args.outputs:
         said.setdefault("out", None)
     return argparse.Namespace(run=args.run, outputs=args.outputs, given=given, **said)
 
 
 def family_of(argv):
-    """The word behind --model, before all words are looked at; a wrong one is refused later."""
-    for word, after in zip(argv, [*argv[1:], ""], strict=True):
-        name = after if word == "--model" else word.removeprefix("--model=")
-        if name != word and name in minivae.models.MODELS:
-            return name
-    return TRAIN["--model"][1]
+    """The family that --model names, or that of the run that --resume goes on with: whose settings
+    are options. Wrong words are refused later, when all are looked at."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--model", nargs="?")
+    parser.add_argument("--out", nargs="?")
+    parser.add_argument("--resume", action="store_true")
+    try:
+        args, _ = parser.parse_known_args(argv)
+    except argparse.ArgumentError:  # --resume=yes
+        return TRAIN["--model"][1]
+    family = args.model
+    if not family and args.resume and args.out:
+        family = runs.family_of(Path(args.out))
+    return family if family in [*minivae.models.MODELS] else TRAIN["--model"][1]
 
 
 def main(argv=None):

@@ -128,13 +128,37 @@ def add_options(parser, names, table):
         parser.add_argument(name, **kind, default=argparse.SUPPRESS, help=text)
 
 
+def reader(setting):
+    """Type of the option of a setting: what the setting's kind makes of a word, if that may be.
+
+    The estimator refuses it too, but in scikit-learn's words, of Python's classes and intervals.
+    """
+    from minivae.models.settings import check_value
+
+    def read(word):
+        value = KINDS[setting.kind]["type"](word)
+        try:
+            check_value("", setting, value)
+        except ValueError:
+            such = f", {WRITTEN[setting.kind]}" if setting.kind in WRITTEN else ""
+            raise argparse.ArgumentTypeError(
+                f"expected {setting.expected}{such}, got {word!r}"
+            ) from None
+        return value
+
+    return read
+
+
 def add_settings(parser, family):
     """The options of a family's settings, from its table."""
     group = parser.add_argument_group(f"settings of --model {family}")
     for name, setting in find(family).SETTINGS.items():
         if name in NOT_OPTIONS or not setting.kind:
             continue
-        kind = KINDS.get(setting.kind) or {"choices": [c for c in setting.choices if c is not None]}
+        if setting.kind in KINDS:
+            kind = KINDS[setting.kind] | {"type": reader(setting)}
+        else:
+            kind = {"choices": [c for c in setting.choices if c is not None]}
         text, default = setting.help, shown(setting.default)
         text += f"; {WRITTEN[setting.kind]}" if setting.kind in WRITTEN else ""
         if name == "epochs":

@@ -78,6 +78,15 @@ def read_history(folder):
         raise ValueError(f"{path}: {error}") from error
 
 
+def family_of(folder):
+    """The name of the family of the run in the folder, as its checkpoint has it; None without one
+    that can be read, which `reopen` will say."""
+    try:
+        return storage.read(folder / CHECKPOINT)[1].get("model")
+    except storage.StorageError:
+        return None
+
+
 def reopen(folder, given):
     """(model, facts) of the run in the folder, or None if there is none.
 

@@ -15,6 +15,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from minivae.kernels import BINARIZE, OPTIMIZERS, PRECISIONS
 
 MOST = 2**63  # whole numbers end here, as they do in the files and in compiled code
+LAYERS = "positive integers, one per hidden layer"
+RATES = "a positive, finite number, or a list of (epochs, rate) of such"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Setting:
     kind: str = ""  # how a shell writes it: whole real choice sizes schedule device; "": not at all
     choices: tuple = ()
     option: str = ""  # its name in a shell, where that is another one
+    expected: str = ""  # of a number, of sizes or of a schedule: what is allowed, in words
 
     @property
     def of(self):
@@ -41,12 +44,17 @@ class Setting:
 def whole(default, text, low=1, none=False):
     """A whole number of at least low; none: or None."""
     constraint = [Interval(Integral, low, MOST, closed="left"), *([None] if none else [])]
-    return Setting(default, constraint, text, "whole")
+    expected = f"a whole number from {low} to 2**63 - 1{', or None' if none else ''}"
+    return Setting(default, constraint, text, "whole", expected=expected)
 
 
 def real(default, text, low=0, high=None, closed="left"):
     """A real number."""
-    return Setting(default, [Interval(Real, low, high, closed=closed)], text, "real")
+    expected = f"a finite number, {'at least' if closed in ('left', 'both') else 'above'} {low}"
+    if high is not None:
+        expected += f" and {'at most' if closed in ('right', 'both') else 'below'} {high}"
+    constraint = [Interval(Real, low, high, closed=closed)]
+    return Setting(default, constraint, text, "real", expected=expected)
 
 
 def choice(default, choices, text):
@@ -62,6 +70,7 @@ SIZES = Setting(
     "units of each hidden layer, from the data to the codes, and backwards from these; or none",
     "sizes",
     option="hidden",
+    expected=LAYERS,
 )
 BINARIZED = choice(
     None,
@@ -77,6 +86,7 @@ COMMON = {
         "size of updates, or a schedule of (epochs, rate), one after the other, whose last rate "
         "goes on",
         "schedule",
+        expected=RATES,
     ),
     "momentum": real(0.0, "of sgd, at least 0 and below 1", high=1),
     "weight_decay": real(0.0, "so many times a parameter is added to its gradient"),
@@ -127,12 +137,21 @@ def check(model, settings):
     """Raise ValueError, with the argument's name, for what scikit-learn's constraints let pass."""
     for name, setting in settings.items():
         value = getattr(model, name)
-        if setting.kind in ("whole", "real") or name == "random_state":
-            check_number(name, value)
-        elif setting.kind == "sizes":
-            check_sizes(name, value)
-        elif setting.kind == "schedule":
-            schedule(value, name)
+        check_value(name, setting, value)
+        if name == "random_state" and isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be a number, got {value!r}")
+
+
+def check_value(name, setting, value):
+    """Raise ValueError unless a number, sizes or a schedule is what the setting may be. Other kinds
+    are left to scikit-learn."""
+    if setting.kind in ("whole", "real"):
+        if not is_allowed(setting, value):
+            raise ValueError(f"{name} must be {setting.expected}, got {value!r}")
+    elif setting.kind == "sizes":
+        check_sizes(name, value)
+    elif setting.kind == "schedule":
+        schedule(value, name)
 
 
 def check_kinds(model, settings):
@@ -143,22 +162,20 @@ def check_kinds(model, settings):
             raise ValueError(f"{name} must be an int or a float, got {value!r}: use float(...)")
 
 
-def check_number(name, value):
-    """Raise for a truth value, and for a number that float64 or int64 cannot hold."""
-    if isinstance(value, bool | np.bool_):
-        raise ValueError(f"{name} must be a number, got {value!r}")
-    if isinstance(value, Real) and not is_finite(value):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+def is_allowed(setting, value):
+    """Whether it is a number in the setting's interval, finite and no truth value; or None, where
+    the setting may be."""
+    if value is None:
+        return None in setting.constraint
+    right = isinstance(value, Real) and not isinstance(value, bool | np.bool_) and is_finite(value)
+    return right and setting.constraint[0].is_satisfied_by(value)
 
 
 def check_sizes(name, sizes):
     """Raise unless sizes are positive whole numbers, one per layer."""
     fits = isinstance(sizes, list | tuple) or getattr(sizes, "ndim", 0) == 1
     if not fits or not all(is_whole(n) and 1 <= n < MOST for n in sizes):
-        raise ValueError(
-            f"{name} must hold positive integers, one per hidden layer, such as (400,), "
-            f"got {sizes!r}"
-        )
+        raise ValueError(f"{name} must hold {LAYERS}, such as (400,), got {sizes!r}")
 
 
 def schedule(rate, name="learning_rate"):
@@ -175,8 +192,7 @@ def schedule(rate, name="learning_rate"):
     ]  # fmt: skip
     if not right or not all(right):
         raise ValueError(
-            f"{name} must be a positive, finite number, or a list of (epochs, rate) of such, "
-            f"such as [(10, 0.002), (5, 0.0002)], got {rate!r}"
+            f"{name} must be {RATES}, such as [(10, 0.002), (5, 0.0002)], got {rate!r}"
         )
     return [(int(epochs), float(value)) for epochs, value in steps]
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from shell import TINY, call, contents, process
+from shell import TINY, assert_picture, call, contents, process
 
 from minivae.app import runs
 
@@ -34,17 +34,20 @@ def test_closed_streams_are_no_error(closed, images, table, tmp_path):
         ["train", data_of(table), "--out", "run", *TABLE],
         ["info", "run"],
         ["score", images, "--n-samples", 2],
+        ["sample", images, "-n", 1, "--out", "one.png"],
         ["--help"],
         ["trian"],
     ]
     codes, code, out, err = process(tmp_path, commands, closed)
-    assert (codes, code) == ([0, 0, 0, 0, 2], 2)
+    assert (codes, code) == ([0, 0, 0, 0, 0, 2], 2)
     assert arrays(tmp_path / "run") == arrays(table)
+    assert_picture(tmp_path / "one.png")
     if ">&-" in closed.split():
         assert out == ""
     else:
-        for words in "held-out ELBO", "vae of 4 features", "log-likelihood", "usage: minivae":
+        for words in "held-out ELBO", "vae of 4 features", "log-likelihood", "one.png: 1 sample":
             assert words in out
+        assert "usage: minivae" in out
     if "2>&-" in closed.split():
         assert err == ""
     else:

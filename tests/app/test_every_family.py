@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 from shell import call, contents, options_of
-from tiny import FAMILIES, history, same_model, tiny
+from tiny import FAMILIES, history, reshaped, same_model, tiny
 
 import minivae
 from minivae import datasets, models
-from minivae.app import pictures, runs
+from minivae.app import options, pictures, runs
 from minivae.files import storage
 
 BITS = (np.random.default_rng(0).random((24, 6)) > 0.6).astype("f4")
@@ -106,6 +106,19 @@ def test_resume_with_another_family_is_refused(run, copy, capsys):
             assert (code, out, err.count("\n")) == (2, "", 1)
             assert f"--model was '{family}', and is now '{other}'" in err
             assert contents(copy) == before
+
+
+def test_resume_knows_the_options_of_the_family_that_the_run_has(run, copy, capsys):
+    family, before = run[0], contents(copy)
+    said = options_of(family, **TINY)[2:]
+    assert "--model" not in said
+    train = ["train", "--resume", "--out", copy]
+    assert call(capsys, *train, *said)[0] == 0 and contents(copy) == before
+    (name, size), table = *reshaped(family).items(), models.find(family).SETTINGS
+    option = options.option_of(name, table[name])
+    code, out, err = call(capsys, *train, option, size)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{option} was {size - 1}, and is now {size}" in err and contents(copy) == before
 
 
 def test_sample(run, copy, capsys):

@@ -29,7 +29,7 @@ def test_resume_refuses_other_options_with_a_list_of_them(copy, files, capsys):
     assert contents(copy) == before
 
 
-def test_resume_refuses_other_rows_under_the_same_name(files, tmp_path, capsys):
+def test_resume_refuses_other_rows_under_the_same_name(files, tmp_path, capsys, no_pictures):
     table = shutil.copy(files / "table.csv", tmp_path / "table.csv")
     train = ["train", table, "--out", tmp_path / "run", "--likelihood", "gaussian", *TINY]
     assert call(capsys, *train)[0] == 0
@@ -74,7 +74,7 @@ def test_resume_does_not_take_a_folder_with_other_things(files, tmp_path, capsys
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_two_runs_in_one_folder_are_refused(files, tmp_path, capsys):
+def test_two_runs_in_one_folder_are_refused(files, tmp_path, capsys, no_pictures):
     train = ["train", files / "images.npz", "--out", tmp_path, *TINY]
     with runs.alone_in(tmp_path):
         code, _, err = call(capsys, *train, "--quiet")
@@ -91,7 +91,9 @@ def test_a_run_that_is_not_complete_says_how_to_go_on(copy, capsys):
     assert_picture(copy / "samples.png")
 
 
-def test_resume_finds_data_that_moved_by_what_is_in_them(copy, files, tmp_path, capsys):
+def test_resume_finds_data_that_moved_by_what_is_in_them(
+    copy, files, tmp_path, capsys, no_pictures
+):
     moved = shutil.copy(files / "images.npz", tmp_path / "moved.npz")
     train = ["train", moved, "--out", copy, "--resume", "--epochs", 3, "--quiet"]
     assert call(capsys, *train)[0] == 0
@@ -106,7 +108,9 @@ def test_resume_of_what_python_trained_says_how_to_go_on(tmp_path, capsys):
     assert code == 2 and "does not say what the data were" in err and ".resume(X)" in err
 
 
-def test_resume_does_not_train_on_other_data_than_the_run_was_begun_with(files, tmp_path, capsys):
+def test_resume_does_not_train_on_other_data_than_the_run_was_begun_with(
+    files, tmp_path, capsys, no_pictures
+):
     """A run that was killed before its first checkpoint has only its history."""
     (tmp_path / "run").mkdir()
     runs.write_history(tmp_path / "run", {"data": f"{files}/images.npz"})

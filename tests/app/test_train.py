@@ -62,7 +62,9 @@ def test_the_page_on_runs_names_what_is_there(run, request):
     assert facts["history"].keys() == expected == model.history_.keys() - {"seconds"}
 
 
-def test_train_does_what_the_estimator_does_with_the_same_settings(files, tmp_path, capsys):
+def test_train_does_what_the_estimator_does_with_the_same_settings(
+    files, tmp_path, capsys, no_pictures
+):
     words = """--latent-dim 3 --hidden 4,3 --activation tanh --binarize threshold --beta 0.5
         --optimizer sgd --learning-rate 0.01 --momentum 0.5 --weight-decay 0.001 --batch-size 7
         --epochs 3 --dtype float64 --device reference --n-threads 1 --test-fraction 0.3 --seed 5"""
@@ -112,7 +114,7 @@ def test_defaults_and_options_are_those_of_the_estimator(family):
 
 
 def test_digits_are_the_default_data_and_few_rows_have_more_epochs(
-    files, tmp_path, capsys, monkeypatch
+    files, tmp_path, capsys, monkeypatch, no_pictures
 ):
     monkeypatch.setattr(commands, "EPOCHS", 2)
     monkeypatch.setattr(commands, "UPDATES", 30)  # digits have 13 batches

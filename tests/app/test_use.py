@@ -58,7 +58,7 @@ def test_codes_survive_a_csv_file_exactly(copy, capsys):
     np.testing.assert_array_equal(np.load(copy / "decoded.npy"), expected)
 
 
-def test_a_data_set_by_name_gives_its_held_out_rows(tmp_path, capsys):
+def test_a_data_set_by_name_gives_its_held_out_rows(tmp_path, capsys, no_pictures):
     train = ["train", "--out", tmp_path / "run", "--hidden", 2, "--epochs", 1, "--quiet"]
     assert call(capsys, *train, "--device", "reference")[0] == 0
     for data in [], ["digits"]:

@@ -53,3 +53,11 @@ def test_without_a_place_for_a_cache_it_compiles_in_memory():
     double = native.compiled(names["double"])
     assert double(21) == 42
     assert double.stats.cache_path is None
+
+
+def test_a_constant_is_no_reason_to_compile_once_more(function):
+    """Numba types it as itself, so that every stream of random numbers had a generator compiled."""
+    double = native.compiled(function)
+    both = numba.njit(lambda: double(1) + double(2))
+    assert both() == 6
+    assert double.signatures == [(numba.int64,)]

@@ -294,6 +294,12 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
     ("an option that is unknown, or cut short", ALL, "--batchsize|--batch", CommandError,
         "2 .*unknown option --batch.*; did you mean --batch-size",
         command(NEW + "--batchsize 2") + command(NEW + "--batch 2")),
+    ("an option with a number that its setting may not be", ALL,
+        "--learning-rate|--momentum|--weight-decay", CommandError,
+        r"2 .*expected a (positive, )?finite number, .*, got '(0|nan|3:0|1|-1)' \(see", [
+        *command(NEW + "--learning-rate 0"), *command(NEW + "--learning-rate nan"),
+        *command(NEW + "--learning-rate 3:0"), *command(NEW + "--momentum 1"),
+        *command(NEW + "--weight-decay -1")]),
     ("an option of another family", ALL, "--n-hidden|--latent-dim", CommandError,
         "2 .*unknown option", [lambda w: command(NEW + {"vae": "--n-hidden", "nade": "--latent-dim"}
         [w.family] + " 2")[0](w)]),

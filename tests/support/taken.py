@@ -109,14 +109,18 @@ print(os.listdir())
 """
 
 
+# Where this process keeps what it compiles, if somebody has said where.
+COMPILED = {name: os.environ[name] for name in ["NUMBA_CACHE_DIR"] if name in os.environ}
+
+
 def script(code, expected, **environment):
     """What another process prints."""
 
     def do(w):
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", START + code, w.family],
-            env={"PATH": "", "PYTHONPATH": os.path.dirname(__file__), **environment},
-            cwd=w.scratch, timeout=50, capture_output=True, text=True,
+            env={"PATH": "", "PYTHONPATH": os.path.dirname(__file__), **COMPILED, **environment},
+            cwd=w.scratch, timeout=500, capture_output=True, text=True,
         )  # fmt: skip
         assert done.stderr == ""
         return done.stdout.strip(), expected(w) if callable(expected) else expected
