@@ -346,6 +346,15 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
+def test_the_table_of_settings_is_the_signature_and_in_the_docstring():
+    defaults = {name: setting.default for name, setting in LinearGaussian.SETTINGS.items()}
+    assert LinearGaussian().get_params() == defaults
+    lines = LinearGaussian.__doc__.splitlines()
+    for name, default in defaults.items():
+        (line,) = [line for line in lines if line.startswith(f"{name} : ")]
+        assert line.endswith(f"default {default!r}")
+
+
 def test_copies():
     model = fitted()
     assert clone(model).get_params() == model.get_params()

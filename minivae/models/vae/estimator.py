@@ -1,10 +1,13 @@
 """VAE: the variational autoencoder as a scikit-learn transformer."""
 
+from numbers import Real
+
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from minivae.data import checks
-from minivae.evaluation import importance
+from minivae.data.rows import BLOCK
+from minivae.evaluation import importance, quadrature
 from minivae.kernels import ACTIVATIONS, LIKELIHOODS
 from minivae.models.base import Model
 from minivae.models.settings import BINARIZED, COMMON, SIZES, choice, real, whole
@@ -220,6 +223,19 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         X = self._check_to_score(X)
         return importance.log_likelihood(self._session(X.shape[0]), X, self._binarize_code,
                                          self.seed_, n_samples)  # fmt: skip
+
+    def quadrature(self, X, tolerance=1e-3):
+        """ln p(x) of each row of X (n,), in nats, float64: z is integrated out on a grid.
+
+        For latent_dim 1 or 2, else ValueError. In float64 whatever the model's dtype. The grid is
+        refined until that moves no row by more than tolerance; what is left of the error is less
+        (evaluation/quadrature.py). Warns where a posterior is too narrow for the finest grid.
+        """
+        if not isinstance(tolerance, Real) or not 0 < tolerance < np.inf:
+            raise ValueError(f"tolerance must be a positive number of nats, got {tolerance!r}")
+        X = self._check_to_score(X)
+        session = self._session(BLOCK, self.state_.theta.astype(np.float64))
+        return quadrature.log_likelihood(session, X, self._binarize_code, self.seed_, tolerance)
 
     # --- gradients, for given noise -------------------------------------------------------------
 
