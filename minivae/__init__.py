@@ -13,6 +13,7 @@ import importlib
 _HOMES = {
     "VAE": "models.vae.estimator",
     "NADE": "models.nade",
+    "LinearGaussian": "models.linear_gaussian",
     "load": "models",
     "StorageError": "files.storage",
 }

@@ -1,11 +1,14 @@
 """VAE: the variational autoencoder as a scikit-learn transformer."""
 
+from numbers import Real
+
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from minivae.data import checks
+from minivae.data.rows import BLOCK
 from minivae.engine.layout import Layout
-from minivae.evaluation import importance
+from minivae.evaluation import importance, quadrature
 from minivae.evaluation.terms import mean_terms
 from minivae.kernels import ACTIVATIONS, LIKELIHOODS
 from minivae.models.base import Model
@@ -276,6 +279,20 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         session = self._session(X.shape[0], layout)
         found = importance.log_likelihood(session, X, self._binarize_code, self.seed_, n_samples)
         return found if return_error else found.log_p
+
+    def quadrature(self, X, tolerance=1e-3):
+        """ln p(x) of each row of X (n,), in nats, float64: z is integrated out on a grid.
+
+        For latent_dim 1 or 2, else ValueError. In float64 whatever the model's dtype. The grid is
+        refined until that moves no row by more than tolerance; what is left of the error is less
+        (evaluation/quadrature.py). Warns where a posterior is too narrow for the finest grid.
+        """
+        if not isinstance(tolerance, Real) or not 0 < tolerance < np.inf:
+            raise ValueError(f"tolerance must be a positive number of nats, got {tolerance!r}")
+        X = self._check_to_score(X)
+        theta = self.state_.theta.astype(np.float64)
+        session = self._session(BLOCK, self._for_use(), theta)
+        return quadrature.log_likelihood(session, X, self._binarize_code, self.seed_, tolerance)
 
     # --- gradients, for given noise -------------------------------------------------------------
 
