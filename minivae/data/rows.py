@@ -63,11 +63,11 @@ def blocks(n):
         yield slice(start, min(start + BLOCK, n))
 
 
-def passing(n):
-    """`blocks`, of a pass that may take so long that somebody watches it."""
+def passing(n, cuts=None):
+    """`blocks`, or other slices, of a pass that may take so long that somebody watches it."""
     tell = _watcher.get()
     tell(0, n)
-    for rows in blocks(n):
+    for rows in cuts or blocks(n):
         yield rows
         tell(rows.stop, n)
 

@@ -93,6 +93,23 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
             rng.integers(0, 9, n), Out(block, 0), Out(block, 0) if masked else None,
         ],
         "copy": [a, Out(block, 0)],
+    } | chains_arguments(a, b, c, d, rng)  # fmt: skip
+
+
+def chains_arguments(z, v, dnll, other, rng):
+    """Those of the kernels of Hamiltonian Monte Carlo."""
+    (n, m), beta, fraction = z.shape, rng.integers(0, 9) / 8, rng.choice([0.5, 1.0])
+    size, u, rows = rng.integers(1, 9, n) / 4, rng.integers(1, 512, n) / 512, np.full(n, np.nan)
+    nll, before, after = abs(z[:, 0]), v[:, 0], other[:, 0]
+    energy = (z * z + v * v).sum(axis=1) / 2 + beta * nll
+    kick = fraction * size[:, None] * (abs(z) + beta * abs(dnll))
+    return {
+        "leapfrog_momentum": [Out(v, abs(v) + kick), z, dnll, beta, size, fraction],
+        "leapfrog_position": [Out(z, abs(z) + size[:, None] * abs(v)), v, size],
+        "hamiltonian": [z, v, nll, beta, Out(rows, energy, m)],
+        "metropolis": [
+            before, after, u, v, 2 * nll, other, Out(z, 0), Out(nll, 0), Out(dnll, 0), Out(rows, 0)
+        ],
     }  # fmt: skip
 
 

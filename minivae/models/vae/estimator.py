@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from minivae.data import checks
-from minivae.evaluation import importance
+from minivae.engine.threads import processors
+from minivae.evaluation import ais, importance
 from minivae.kernels import ACTIVATIONS, LIKELIHOODS
 from minivae.models.base import Model
 from minivae.models.settings import BINARIZED, COMMON, SIZES, choice, real, whole
@@ -220,6 +221,44 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         X = self._check_to_score(X)
         return importance.log_likelihood(self._session(X.shape[0]), X, self._binarize_code,
                                          self.seed_, n_samples)  # fmt: skip
+
+    def ais(self, X, n_chains=16, n_temperatures=1000, n_leapfrog=10, random_state=None):
+        """Estimate of ln p(x) for each row of X (n,) and its standard error (n,), in nats, by
+        annealed importance sampling (Neal 2001; Wu et al. 2016).
+
+        n_chains chains lead from the prior to the posterior of each row in n_temperatures steps, by
+        Hamiltonian Monte Carlo of n_leapfrog leapfrog steps; their size adapts to an acceptance of
+        0.65, row by row. In expectation a lower bound, but for the little that adapting does to
+        it; far tighter than `score_samples` where q(z|x) is far from the posterior, and slower by
+        orders of magnitude. The error is that of ln of the mean weight, by the delta method. The
+        same noise serves every row. random_state as in `elbo`.
+        """
+        how = self._annealing(n_chains, n_temperatures, n_leapfrog)
+        X, seed = self._check_to_score(X), self._seed(random_state)
+        with checks.named_memory(f"n_chains={n_chains}"):
+            return ais.log_likelihood(how, X, self._binarize_code, seed)
+
+    def ais_bracket(self, n_samples=100, n_chains=16, n_temperatures=1000, n_leapfrog=10,
+                    random_state=None):  # fmt: skip
+        """ln p(x) of n_samples draws from the model, between a lower and an upper bound, in nats.
+
+        A tuple with x (n, D), lower, lower_error, upper and upper_error (n,): annealed importance
+        sampling as in `ais`, and the same backwards from the z that x was drawn with (bidirectional
+        Monte Carlo; Grosse, Ghahramani, Adams 2015). Where the means of lower and upper are close,
+        `ais` can be trusted for this model and these settings. The errors are of one row; that of
+        a mean is seen in the spread of upper - lower over the rows. random_state as in `elbo`.
+        """
+        self._check_loaded()
+        how = self._annealing(n_chains, n_temperatures, n_leapfrog)
+        n_samples, seed = checks.check_count("n_samples", n_samples), self._seed(random_state)
+        with checks.named_memory(f"n_samples={n_samples}, n_chains={n_chains}"):
+            return ais.bracket(how, n_samples, seed)
+
+    def _annealing(self, n_chains, n_temperatures, n_leapfrog):
+        counts = {"n_chains": n_chains, "n_temperatures": n_temperatures, "n_leapfrog": n_leapfrog}
+        counts = [checks.check_count(name, value) for name, value in counts.items()]
+        return ais.Annealing(*counts, self._machine.name, self.n_threads or processors(),
+                             lambda rows: self._session(rows, self.state_.theta))  # fmt: skip
 
     # --- gradients, for given noise -------------------------------------------------------------
 
