@@ -13,13 +13,17 @@ arXiv 1611.04273). The same path backwards, from a z that is a draw of p(z|x), h
 1 / p(x), and bounds ln p(x) from above: bidirectional Monte Carlo (Grosse, Ghahramani, Adams 2015).
 
 All chains of some rows of X are the rows of one session (engine/threads.py), the chains of a row
-one behind the other. All rows of X share their noise, and a row's step sizes depend on its own
-chains alone. So its value does not depend on how rows were grouped; with device="reference" up to
-the rounding of NumPy's BLAS.
+one behind the other. Where others have the number of a row, their noise has a checksum of what is
+in it; and step sizes depend on the chains of their own row alone. So a row's value depends on
+nothing but the row (with device="reference" up to the rounding of NumPy's BLAS), and other rows
+have other noise. Shared by all rows, the noise of a few chains would not average out in a mean over
+rows.
 """
 
+import itertools
 import queue
 import threading
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,7 +35,7 @@ from minivae.kernels import STREAM_CHAINS, STREAM_METROPOLIS, STREAM_PIXELS
 
 ROWS = {"cuda": 8192}  # of a session, chains in all: what one GPU computes at once
 CACHED_ROWS = 256  # the same where a processor's cache holds what a layer reads and writes
-FIRST_SIZE, ACCEPTANCE, RATE = 0.3, 0.65, 0.2  # of leapfrog steps, see `Chains.adapt`
+FIRST_SIZE, ACCEPTANCE, RATE = 0.3, 0.65, 0.3  # of leapfrog steps, see `Chains.adapt`
 STEEPNESS = 4.0  # of the schedule
 
 
@@ -84,7 +88,7 @@ def log_mean(log_w):
 
 
 class Chains:
-    """n_chains chains for each of some rows of X, on one session; `stop` is an Event that ends them.
+    """n_chains chains for each of some rows of X, on one session, until the Event `stop` is set.
 
     The session has a row for each chain: x, z, the current nll and dz = d nll / dz, and in eps the
     momentum.
@@ -95,10 +99,12 @@ class Chains:
         self.n_chains, self.n_leapfrog, self.seed = n_chains, n_leapfrog, seed
         self.factors = np.exp(RATE * (np.arange(n_chains + 1) / n_chains - ACCEPTANCE))
 
-    def put(self, x):
-        """Explain rows x (n, D) of the host, where NaN is missing, by chains."""
+    def put(self, x, keys):
+        """Explain rows x (n, D) of the host, where NaN is missing; keys: the first row of noise of
+        each."""
         session, B = self.session, len(x) * self.n_chains
-        self.n_rows, self.batch = len(x), session.put(np.repeat(x, self.n_chains, axis=0))
+        self.n_rows, self.keys = len(x), keys
+        self.batch = session.put(np.repeat(x, self.n_chains, axis=0))
         session.load_x(self.batch)
         names = ("z", "dz", "nll", "eps")
         self.z, self.dnll, self.nll, self.v = (session.view(name, B) for name in names)
@@ -110,13 +116,10 @@ class Chains:
         self.room = {name: array[:B] for name, array in room.items()}
 
     def draw(self, kind, stream, step, array):
-        """Noise of the chains in array (B, columns), the same for every row of X."""
-        kind(self.seed, stream, step, 0, array[: self.n_chains])
-        done = self.n_chains
-        while done < len(array):  # twice as many by each copy
-            more = min(done, len(array) - done)
-            self.k.copy(array[:more], array[done : done + more])
-            done += more
+        """Noise of all chains in array (B, columns)."""
+        for i, first_row in enumerate(self.keys):
+            own = array[i * self.n_chains : (i + 1) * self.n_chains]
+            kind(self.seed, stream, step, first_row, own)
 
     def begin(self, z=None):
         """Set out from z (n, Z), each for all chains of a row; None: from draws of the prior."""
@@ -155,15 +158,20 @@ class Chains:
         for name, array in (("old_z", z), ("old_nll", nll), ("old_dnll", dnll)):
             k.copy(array, room[name])
         k.hamiltonian(z, v, nll, beta, room["before"])
-        for leap in range(self.n_leapfrog):
-            k.leapfrog_momentum(v, z, dnll, beta, room["size"], 1.0 if leap else 0.5)
-            k.leapfrog_position(z, v, room["size"])
-            session.program.latent_gradient(session.task, self.batch)
-        k.leapfrog_momentum(v, z, dnll, beta, room["size"], 0.5)
+        self.follow(beta)
         k.hamiltonian(z, v, nll, beta, room["after"])
         k.metropolis(room["before"], room["after"], room["u"].reshape(-1), room["old_z"],
                      room["old_nll"], room["old_dnll"], z, nll, dnll, room["accepted"])  # fmt: skip
         return session.download(room["accepted"]).reshape(self.n_rows, self.n_chains)
+
+    def follow(self, beta):
+        """n_leapfrog leapfrog steps of the trajectory that begins at z with the momentum v."""
+        k, session, size = self.k, self.session, self.room["size"]
+        for leap in range(self.n_leapfrog):
+            k.leapfrog_momentum(self.v, self.z, self.dnll, beta, size, 1.0 if leap else 0.5)
+            k.leapfrog_position(self.z, self.v, size)
+            session.program.latent_gradient(session.task, self.batch)
+        k.leapfrog_momentum(self.v, self.z, self.dnll, beta, size, 0.5)
 
     def adapt(self, size, accepted):
         """ln size += RATE (share of a row's chains that accepted - ACCEPTANCE).
@@ -187,7 +195,7 @@ def log_likelihood(how, X, binarize, seed):
 
     def explain(own, rows):
         x = _fetched(own.session, X, rows, binarize, seed)
-        own.put(x)
+        own.put(x, [zlib.crc32(row) >> 1 for row in x])
         own.begin()
         return [log_mean(row) for row in own.anneal(betas, 0)[0]]
 
@@ -202,7 +210,7 @@ def bracket(how, n, seed):
 
     The z of which x was drawn is an exact draw of p(z|x), where the way back begins. It takes the
     step sizes of the way forward, which know nothing of its noise, so its weights are unbiased. All
-    chains of a row begin at the same z, of which its error does not know: the spread over rows does.
+    chains of a row begin at the same z, which its error does not count: the spread over rows does.
     """
     betas = schedule(how.n_temperatures)
 
@@ -211,7 +219,7 @@ def bracket(how, n, seed):
         batch = session.batch(rows.stop - rows.start)
         session.program.draw(session.task, batch, seed, rows.start)
         x, z = (np.array(session.download(session.view(name, batch.B))) for name in ("x", "z"))
-        own.put(x)
+        own.put(x, [row * how.n_chains for row in range(rows.start, rows.stop)])
         own.begin()
         log_w, sizes = own.anneal(betas, 0)
         forward = [log_mean(row) for row in log_w]
@@ -248,7 +256,7 @@ def _in_blocks(how, explain, n, seed):
     workers = min(how.n_threads, n) if how.machine == "cpu" else 1
     n_blocks = min(n, -(-n // (most * workers)) * workers)  # as many for each thread
     ends = [n * i // n_blocks for i in range(n_blocks + 1)]
-    cuts = [slice(*pair) for pair in zip(ends[:-1], ends[1:], strict=True)]
+    cuts = [slice(*pair) for pair in itertools.pairwise(ends)]
     largest = max(rows.stop - rows.start for rows in cuts)
     stop, idle = threading.Event(), queue.SimpleQueue()
     for _ in range(workers):

@@ -230,8 +230,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         Hamiltonian Monte Carlo of n_leapfrog leapfrog steps; their size adapts to an acceptance of
         0.65, row by row. In expectation a lower bound, but for the little that adapting does to
         it; far tighter than `score_samples` where q(z|x) is far from the posterior, and slower by
-        orders of magnitude. The error is that of ln of the mean weight, by the delta method. The
-        same noise serves every row. random_state as in `elbo`.
+        orders of magnitude. The error is that of ln of the mean weight, by the delta method. A
+        row's noise is a function of the seed and of the row's values, not of its place.
+        random_state as in `elbo`.
         """
         how = self._annealing(n_chains, n_temperatures, n_leapfrog)
         X, seed = self._check_to_score(X), self._seed(random_state)
