@@ -144,7 +144,7 @@ def test_bracket():
         assert over.mean() < 4 * stats.sem(over)
         assert (abs(over) < 6 * error + 0.5).all()  # rows are no Gaussian: weights of 8 chains
     gap = found.upper - found.lower
-    # Each falls short by half its variance: ln m = ln p + d - d^2 / 2 + ... for an error d of m / p.
+    # Each falls short by half its variance: ln m = ln p + d - d^2 / 2 + ..., d the error of m / p.
     short = (found.lower_error**2 + found.upper_error**2).mean() / 2
     assert abs(gap.mean() - short) < 4 * stats.sem(gap)
 

@@ -6,6 +6,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from minivae.data import checks
 from minivae.engine.threads import processors
 from minivae.evaluation import ais, importance
+from minivae.evaluation.diagnosis import diagnose
 from minivae.kernels import ACTIVATIONS, LIKELIHOODS
 from minivae.models.base import Model
 from minivae.models.settings import BINARIZED, COMMON, SIZES, choice, real, whole
@@ -170,6 +171,18 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         X = self._check_X(X)
         heads = importance.encode(self._session(X.shape[0]), X, self._binarize_code)
         return importance.kl_per_latent(*heads)
+
+    def diagnose(self, X):
+        """Which latents the model uses, on the rows of X (2 or more): a Diagnosis, which prints as
+        a table with advice.
+
+        Arrays (Z,): active, kl, spread, mean, variance, mismatch (evaluation/diagnosis.py), and
+        n_active, advice.
+        """
+        self._check_loaded("encoder")
+        X = self._check_X(X)
+        heads = importance.encode(self._session(X.shape[0]), X, self._binarize_code)
+        return diagnose(*heads, self.get_params())
 
     def inverse_transform(self, Z):
         """Decoder means for codes Z (n, latent_dim): probabilities or Gaussian means, (n, D)."""
