@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partialmethod
 
 import numpy as np
 import pytest
@@ -131,9 +132,12 @@ def test_score(run, folder, capsys):
     assert all(line[0] == "the" for line in map(str.split, lines[2 + hasattr(model, "elbo") :]))
 
 
-def test_score_by_annealing(run, folder, capsys):
+def test_score_by_annealing(run, folder, capsys, monkeypatch):
     family, out, _ = run
     model = loaded(out)
+    if hasattr(model, "ais"):  # which is slow
+        quick = partialmethod(type(model).ais, n_chains=4, n_temperatures=5)
+        monkeypatch.setattr(type(model), "ais", quick)
     code, said, err = call(capsys, "score", out, folder / "bits.npy", "--ais", 3)
     if not hasattr(model, "ais"):
         assert (code, said, err.count("\n")) == (2, "", 1)
