@@ -35,7 +35,7 @@ from minivae.kernels import STREAM_CHAINS, STREAM_METROPOLIS, STREAM_PIXELS
 
 ROWS = {"cuda": 8192}  # of a session, chains in all: what one GPU computes at once
 CACHED_ROWS = 256  # the same where a processor's cache holds what a layer reads and writes
-FIRST_SIZE, ACCEPTANCE, RATE = 0.3, 0.65, 0.3  # of leapfrog steps, see `Chains.adapt`
+FIRST_SIZE, ACCEPTANCE, RATE = 0.3, 0.65, 0.6  # of leapfrog steps, see `Chains.adapt`
 STEEPNESS = 4.0  # of the schedule
 
 
