@@ -34,11 +34,11 @@ def lines(model, X, n_samples, ais_rows):
         gap = annealed - exact[:ais_rows]
         said.append(_compare(
             gap, "AIS", "above", f"the {kind} of its rows",
-            "which q(z|x) is too far from the posterior for, or --n-samples too few"
+            "more draws (--n-samples) would raise that"
         ))  # fmt: skip
         said.append(_compare(
             -gap, "AIS", "below", f"the {kind} of its rows",
-            "so its chains have not come to the posterior, and the other estimate is the better one"
+            "its chains have not come to the posterior, so the other one is nearer to ln p(x)"
         ))  # fmt: skip
     return found + [line for line in said if line]
 
