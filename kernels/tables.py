@@ -9,7 +9,8 @@ import functools
 import importlib
 from types import ModuleType
 
-SUBJECTS = ("dense", "posterior", "likelihoods", "random", "optimizers", "batch", "sequence")
+SUBJECTS = ("dense", "posterior", "likelihoods", "random", "optimizers", "batch", "sequence",
+            "chains")  # fmt: skip
 
 
 def _kernels(side):

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 import minivae
-from minivae.app import pictures, plots, runs
+from minivae.app import pictures, plots, runs, scores
 from minivae.app.options import EPOCHS, UPDATES, settings_of, shown
+from minivae.app.scores import mean_text
 from minivae.app.warm import compiling_beside
 from minivae.data import datasets
 from minivae.files import storage
@@ -59,16 +60,17 @@ def train(args):
                 (model.resume if past else model.fit)(data.train, X_valid=data.test,
                                                       checkpoints=args.out)  # fmt: skip
             seconds = time.perf_counter() - begin
-            scores, how = model.held_out_score(data.test)
+            held_out, how = model.held_out_score(data.test)
+            collapse = collapsed(model, data.test)
         model.save(args.out / runs.MODEL)
-        runs.write_history(args.out, facts, model, held_out_score=float(scores.mean()))
+        runs.write_history(args.out, facts, model, held_out_score=float(held_out.mean()))
         for name, figure in pictures.of(model, data, facts["seed"]):
             save_figure(figure, args.out / name)
 
     title = model.program.SCORE[1]
     print(describe(model))
-    print(f"held-out {title} {mean_text(scores)} nats per row ({how})")
-    for line in best_epoch(model):
+    print(f"held-out {title} {mean_text(held_out)} nats per row ({how})")
+    for line in (*best_epoch(model), *collapse):
         print(line)
     now = f", {model.epochs - made} of them now," if past else ""
     print(f"{count(model.epochs, 'epoch')}{now} in {seconds:.1f} s; the model and its pictures are "
@@ -112,6 +114,14 @@ def best_epoch(model):
         best = int(np.nanargmax(values))
         yield (f"best held-out {title} {values[best]:.2f} after epoch {best + 1}: "
                f"{storage.BEST} (the last epoch: {values[-1]:.2f})")  # fmt: skip
+
+
+def collapsed(model, X):
+    """A line on latents that the model does not use, if it can be asked and has such."""
+    if hasattr(model, "diagnose") and len(X) > 1:
+        advice = model.diagnose(X).advice
+        return [advice] if advice else []
+    return []
 
 
 @contextlib.contextmanager
@@ -178,17 +188,17 @@ def score(args):
     model, facts = load_run(args)
     X, what = load_rows(args, model, facts)
     note_on_data(model, X)
-    draws = {"n_samples": args.n_samples} if hasattr(model, "elbo") else {}
+    if args.ais and not hasattr(model, "ais"):
+        raise ValueError(
+            f"score --ais needs a model with latent codes, and {args.model} is a "
+            f"{model.program.NAME}, which has none; leave --ais away"
+        )
     with bar("score"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of grey data: the note has said it
-        log_likelihood = model.score_samples(X, **draws)
-        elbo = model.elbo(X, **draws, random_state=0) if draws else None
-    behind = f", {count(args.n_samples, 'draw')} for each" if draws else ""
-    print(f"{what}{behind}: mean +- standard error in nats per row")
-    kind = {"lower bound": "importance-weighted estimate"}.get(model.score_kind, model.score_kind)
-    print(f"log-likelihood  {mean_text(log_likelihood)}  ({kind})")
-    if draws:
-        print(f"ELBO            {mean_text(elbo)}")
+        found = scores.lines(model, X, args.n_samples, args.ais)
+    draws = f", {count(args.n_samples, 'draw')} for each" if hasattr(model, "elbo") else ""
+    print(f"{what}{draws}: mean +- standard error in nats per row")
+    print("\n".join(found))
 
 
 def gradcheck(args):
@@ -337,12 +347,6 @@ def bar(what):
 
     with PassBar(what) as tell, watched(tell):
         yield
-
-
-def mean_text(values):
-    """Mean and standard error."""
-    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return f"{np.mean(values):.2f} +- {error:.2f}"
 
 
 @contextlib.contextmanager

@@ -101,6 +101,8 @@ OPTIONS = {  # name: (keywords of argparse, default, help)
     "--quiet": (FLAG, False, "no progress and no notes, only the results"),
     "-n": (INT, 100, "number of samples"),
     "--n-samples": (INT, 100, "posterior draws for each row, for a model with latent variables"),
+    "--ais": (INT | {"metavar": "ROWS"}, None, "annealed importance sampling too, for the first "
+        "ROWS rows: slow, but near ln p(x) where the other estimates are not"),
     "--rows": (INT, 8, "rows of data to use"),
     "--max-coordinates": (INT, 200,
         "check parameters of up to N entries entry by entry, others along random directions"),

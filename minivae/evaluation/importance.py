@@ -22,8 +22,8 @@ class Estimate(NamedTuple):
 
 
 def encode(session, X, binarize):
-    """mu (n, Z) and logvar (n, Z) of q(z|x), as views of all heads; stochastic binarisation is not
-    drawn here."""
+    """mu (n, Z), and the logarithm (n, Z) of each latent's own variance under q(z|x); stochastic
+    binarisation is not drawn here."""
     dtype, Z = session.task.theta.dtype, session.layout.plan.latent_dim
     heads = np.empty((X.shape[0], session.layout.plan.encoder.y.columns), dtype)
 
@@ -35,11 +35,16 @@ def encode(session, X, binarize):
         heads[rows] = session.download(session.program.encode(session.task, batch))
 
     for_blocks(session, X.shape[0], work)
-    return heads[:, :Z], heads[:, Z : 2 * Z]
+    mu, logvar, lower = np.split(heads, [Z, 2 * Z], axis=1)
+    for j in range(1, Z if lower.size else 0):  # row j of L below the diagonal
+        row = lower[:, j * (j - 1) // 2 : j * (j + 1) // 2]
+        with np.errstate(divide="ignore"):
+            logvar[:, j] = np.logaddexp(logvar[:, j], np.log((row * row).sum(axis=1)))
+    return mu, logvar
 
 
 def kl_per_latent(mu, logvar):
-    """KL(q(z_j|x) || N(0, 1)) of each latent (Z,), the mean over rows, in nats."""
+    """KL(q(z_j|x) || N(0, 1)) of each latent by itself (Z,), the mean over rows, in nats."""
     kl = np.empty((mu.shape[1], len(mu)))
     for j, row in enumerate(kl):  # the kernel sums over latents, so it gets one at a time
         column = slice(j, j + 1)

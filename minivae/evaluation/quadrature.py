@@ -118,7 +118,7 @@ def add_up(session, data, rows, nodes, edge):
         for i, row in enumerate(rows):
             for name, values in data.items():
                 session.upload(values[row : row + 1], one[name])
-                session.repeat(one[name], session.view(name, batch.B))
+                session.tile(one[name], session.view(name, batch.B))
             session.program.likelihood(session.task, y, batch)
             log_joint = log_prior - session.download(session.view("nll", batch.B))
             log_sum[i] = np.logaddexp(log_sum[i], np.logaddexp.reduce(log_joint))

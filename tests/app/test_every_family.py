@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partialmethod
 
 import numpy as np
 import pytest
@@ -138,8 +139,30 @@ def test_score(run, folder, capsys):
     lines = said.splitlines()
     assert lines[0].startswith(f"24 rows of {folder}/bits.npy")
     kind = "exact" if model.score_kind == "exact" else "importance-weighted estimate"
-    assert lines[1] == f"log-likelihood  {values.mean():.2f} +- {error:.2f}  ({kind})"
-    assert len(lines) == 2 + hasattr(model, "elbo")
+    bits = -values.mean() / np.log(2) / 6
+    line = f"log-likelihood  {values.mean():.2f} +- {error:.2f}  ({kind}; {bits:.3f} bits per "
+    assert lines[1] == f"{line}dimension)"
+    assert all(line[0] == "the" for line in map(str.split, lines[2 + hasattr(model, "elbo") :]))
+
+
+def test_score_by_annealing(run, folder, capsys, monkeypatch):
+    family, out, _ = run
+    model = loaded(out)
+    if hasattr(model, "ais"):  # which is slow
+        quick = partialmethod(type(model).ais, n_chains=4, n_temperatures=5)
+        monkeypatch.setattr(type(model), "ais", quick)
+    code, said, err = call(capsys, "score", out, folder / "bits.npy", "--ais", 3)
+    if not hasattr(model, "ais"):
+        assert (code, said, err.count("\n")) == (2, "", 1)
+        assert f"score --ais needs a model with latent codes, and {out}" in err
+        assert f" is a {family}, " in err
+        return
+    assert (code, err) == (0, "")
+    values, errors = model.ais(BITS[:3], random_state=0)
+    mean, error = values.mean(), values.std(ddof=1) / np.sqrt(3)
+    chains = np.sqrt((errors**2).sum()) / 3
+    assert (f"AIS             {mean:.2f} +- {error:.2f}  (the first 3 rows, +- {chains:.2f} by its "
+            f"chains; {-mean / np.log(2) / 6:.3f} bits per dimension)\n") in said  # fmt: skip
 
 
 def test_gradcheck(run, folder, capsys):

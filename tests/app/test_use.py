@@ -77,7 +77,7 @@ def test_score(run, grey, request, capsys):
     code, out, err = call(capsys, "score", folder, data, "--n-samples", 5)
     assert code == 0
     assert ("cross-entropy" in err, err.count("\n")) == (grey, int(grey))
-    first, log_likelihood, elbo = out.splitlines()
+    first, log_likelihood, elbo, *_ = out.splitlines()
     assert first.startswith(f"{len(X)} rows of {data}") and "nats" in first
     with pytest.warns(UserWarning, match="cross-entropy") if grey else contextlib.nullcontext():
         values = vae.score_samples(X, 5)

@@ -101,6 +101,23 @@ def test_an_estimator_is_the_same_on_a_gpu(family, settings, tmp_path):
         assert_array_equal(value, found[name], err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, dict(likelihood="gaussian", missing="mask", binarize=None)], ids=str
+)
+def test_annealing_is_the_same_on_a_gpu(settings, gpu):
+    """Of rows in two blocks, of which x and one number for each chain and temperature cross."""
+    one, two = (model("vae", device, **settings).fit(X) for device in ("reference", "cuda"))
+    how = dict(n_chains=3, n_temperatures=6, n_leapfrog=2, random_state=1)
+    found, expected = two.ais(X, **how), one.ais(X, **how)
+    # Some hundred roundings, which the steps do not amplify much; no chain is that near to where
+    # it would be refused.
+    assert_allclose(found, expected, rtol=0, atol=1e-10)
+    with crossings(gpu) as seen:
+        for value, right in zip(two.ais_bracket(5, **how), one.ais_bracket(5, **how), strict=True):
+            assert_allclose(value, right, rtol=0, atol=1e-10)
+    assert {shape for shape in seen.down if len(shape) > 1} == {(5, D), (5, 2)}  # x and z, once
+
+
 GRADIENTS = [(family, {}) for family in FAMILIES] + [
     ("vae", dict(likelihood="gaussian", hidden_layer_sizes=(), binarize=None))
 ]

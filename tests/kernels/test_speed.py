@@ -63,6 +63,9 @@ CALLS = {
     "gaussian_draw": (1, lambda: [x, v[:1], x, x.copy()]),
     "gather observed": (1, lambda: [x, np.arange(9), x.copy(), x.copy()]),
     "all_finite": (1, lambda: [x]),
+    "leapfrog_momentum": (1, lambda: [x.copy(), x, x, 0.5, rows, 0.5]),
+    "leapfrog_position": (1, lambda: [x.copy(), x, rows]),
+    "hamiltonian": (1, lambda: [x, x, rows, 0.5, rows.copy()]),
     "nade_logits": (5, lambda: [x, square, v, square, v, room, room.copy(), x.copy()]),
     # 7 loops; that over `after` is scalar, and rare: two vector loops in its place gain nothing.
     "nade_backward": (6, lambda: [x, x, square, v, square, 0, 33, *gradients()]),
@@ -75,7 +78,7 @@ CALLS = {
 }  # fmt: skip
 # Kernels without such a loop: whole numbers, memory only, products (below), sums in a fixed order.
 APART = {"random_words", "random_uniform", "random_normal", "copy", "join", "matmul", "add_terms",
-         "repeat_rows"}  # fmt: skip
+         "repeat_rows", "metropolis"}  # fmt: skip
 VECTOR = r"= (?:fmul|fadd|fsub|fdiv|fcmp) [^\n]*<(?:4|8|16) x float>"
 LIBM = r"call [^\n]*@(?:llvm\.)?(?:exp|log|log1p|expm1|tanh|sin|cos)f?\b"
 DOUBLE = r"= (?:fmul|fadd|fsub|fdiv) [^\n]*<\d+ x double>"

@@ -87,7 +87,7 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
         "repeat_rows": [a, Out(np.full((3 * n, m), np.nan), 0)],
         "scale_rows": [b[:, 0].copy(), Out(a, abs(a * b[:, :1]))],
         "mean_of_draws": [a.reshape(-1), Out(rows, abs(a).sum(axis=1), m)],
-    }  # fmt: skip
+    } | chains_arguments(a, b, c, d, rng)  # fmt: skip
 
 
 def posterior_arguments(draw, n, m, K, full, paid):
@@ -152,6 +152,23 @@ def posterior_arguments(draw, n, m, K, full, paid):
         "importance_backward": [
             Out(dz, dz_size * (weights[:, None] if full else 1)), z, eps if full else None,
             weights, scale,
+        ],
+    }  # fmt: skip
+
+
+def chains_arguments(z, v, dnll, other, rng):
+    """Those of the kernels of Hamiltonian Monte Carlo."""
+    (n, m), beta, fraction = z.shape, rng.integers(0, 9) / 8, rng.choice([0.5, 1.0])
+    size, u, rows = rng.integers(1, 9, n) / 4, rng.integers(1, 512, n) / 512, np.full(n, np.nan)
+    nll, before, after = abs(z[:, 0]), v[:, 0], other[:, 0]
+    energy = (z * z + v * v).sum(axis=1) / 2 + beta * nll
+    kick = fraction * size[:, None] * (abs(z) + beta * abs(dnll))
+    return {
+        "leapfrog_momentum": [Out(v, abs(v) + kick), z, dnll, beta, size, fraction],
+        "leapfrog_position": [Out(z, abs(z) + size[:, None] * abs(v)), v, size],
+        "hamiltonian": [z, v, nll, beta, Out(rows, energy, m)],
+        "metropolis": [
+            before, after, u, v, 2 * nll, other, Out(z, 0), Out(nll, 0), Out(dnll, 0), Out(rows, 0)
         ],
     }  # fmt: skip
 

@@ -237,6 +237,15 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
     ("n_samples of elbo or score_samples: 0 or a fraction", VAES, "n_samples", ValueError,
         "positive integer, got (0|2.5)", call(
         lambda w: w.model.elbo(X, 0), lambda w: w.model.score_samples(X, 2.5))),
+    ("n_chains, n_temperatures or n_leapfrog of ais: 0 or a fraction", VAES, "n_", ValueError,
+        "n_(chains|temperatures|leapfrog) must be a positive integer, got (0|2.5)", call(
+        lambda w: w.model.ais(X, 0), lambda w: w.model.ais(X, n_temperatures=2.5),
+        lambda w: w.model.ais_bracket(n_leapfrog=0))),
+    ("n_chains of ais_bracket: more than memory holds", VAES, "n_.*n_chains", MemoryError,
+        "too large", call(
+        lambda w: w.model.ais_bracket(1, 10**15), lambda w: w.model.ais_bracket(1, 10**20))),
+    ("diagnose on a single row", VAES, "X", ValueError, "X has 1 row; .* needs 2 or more",
+        call(lambda w: w.model.diagnose(X[:1]))),
     ("n_samples: more than memory holds", ALL, "n_samples", (ValueError, MemoryError), "1000000000",
         call(lambda w: w.model.sample(10**15), lambda w: w.model.sample(10**20))),
 

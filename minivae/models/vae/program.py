@@ -201,6 +201,12 @@ def likelihood_gradient(task, y, shard, scale):
         k.gaussian_nll(y, noise_logvar(task, task.theta), x, observed, scale, nll, dy, dnoise)
 
 
+def latent_gradient(task, shard):
+    """nll = -ln p(x|z) of each row and dz = d nll / dz, for the x and z that are there."""
+    likelihood_gradient(task, decode(task, shard), shard, 1.0)
+    net.backward(task, task.plan.decoder, shard)
+
+
 def likelihood(task, y, shard):
     """nll = -ln p(x|z) of each draw for the decoder's output y, with no gradient."""
     plan, work = task.plan, task.work
