@@ -21,3 +21,36 @@ def test_every_number_by_hand_is_that_of_minivae(capsys):
             gaps = [min(abs(number - value) for value in near) for number in array.ravel()]
             assert max(gaps) < 1e-6, name
     assert 0 < found["expected"] - found["fall"] < 0.05 * found["expected"]  # of the second order
+
+
+def run(name, tmp_path, monkeypatch):
+    """What an example leaves behind, with its picture in a file of its own."""
+    monkeypatch.setattr("sys.argv", [name, str(tmp_path / "picture.png")])
+    found = runpy.run_path(str(EXAMPLES / name))
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    return found
+
+
+def test_both_gradients_are_unbiased_and_one_is_quiet(tmp_path, monkeypatch, capsys):
+    """Of four entries none is off by 4 standard errors; a variance ratio far above what is claimed
+    of other models would not come from chance."""
+    found = run("two_gradients.py", tmp_path, monkeypatch)
+    quiet = found["dz"]
+    for name, draws in found["ESTIMATES"].items():
+        apart = draws - quiet
+        error = apart.std(axis=0, ddof=1) / len(apart) ** 0.5
+        assert (abs(apart.mean(axis=0)) <= 4 * error).all(), name
+    ratios = [draws.var(axis=0).mean() / quiet.var(axis=0).mean()
+              for draws in found["ESTIMATES"].values()]  # fmt: skip
+    assert ratios[1] > 50 > ratios[2] > 1
+    assert "both are unbiased" in capsys.readouterr().out
+
+
+def test_an_encoder_is_worth_thousands_of_draws(tmp_path, monkeypatch):
+    """Both estimates rise; 16 draws of the encoder come nearer than 1,024 of the prior."""
+    found = run("why_an_encoder.py", tmp_path, monkeypatch)
+    best, counts = found["best"].mean(), list(found["COUNTS"])
+    prior, encoder = (values.mean(axis=1) for values in found["found"].values())
+    assert (prior[1:] > prior[:-1]).all() and encoder[-1] > encoder[0]
+    assert best - encoder[counts.index(16)] < best - prior[counts.index(1024)]
+    assert abs(encoder[-1] - best) < 0.2 < best - prior[counts.index(256)]
