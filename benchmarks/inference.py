@@ -111,8 +111,8 @@ def main():
         assert gap < 0.02 * max(1, abs(float(np.mean(found)))), f"{name}: means are {gap} apart"
         best = {which: min(values[1:]) for which, values in times.items()}
         size = min(sizes, key=best.get)
-        print(f"{name:14} minivae {best['minivae'] * 1e3:8.1f} ms, torch {best[size] * 1e3:8.1f} ms "
-              f"in blocks of {size:5}: ratio {best[size] / best['minivae']:.2f}")  # fmt: skip
+        print(f"{name:14} minivae {best['minivae'] * 1e3:8.1f} ms, torch {best[size] * 1e3:8.1f} "
+              f"ms in blocks of {size}: ratio {best[size] / best['minivae']:.2f}")  # fmt: skip
 
 
 if __name__ == "__main__":
