@@ -4,9 +4,10 @@ from ..support.launches import blocks, common_shape
 
 
 def sample_gaussian(on, mu, logvar, lower, eps, z):
-    draws, Z = common_shape(eps=eps, z=z)
+    common_shape(eps=eps, z=z)
+    draws, K, Z = _shape(eps, mu=mu, logvar=logvar)
     on.launch("sample_gaussian", z.dtype, (draws, blocks(Z)),
-              mu, logvar, lower, eps, z, times(mu, draws), Z)  # fmt: skip
+              mu, logvar, lower, eps, z, K, Z)  # fmt: skip
 
 
 def gaussian_kl(on, mu, logvar, lower, free_bits, kl, slack):
@@ -17,18 +18,19 @@ def gaussian_kl(on, mu, logvar, lower, free_bits, kl, slack):
 
 def sample_gaussian_backward(on, dz, mu, logvar, lower, eps, prior_scale, entropy_scale, free_bits,
                              dmu, dlogvar, dlower):  # fmt: skip
-    B, Z = common_shape(mu=mu, logvar=logvar, dmu=dmu, dlogvar=dlogvar)
-    draws, Z = common_shape(dz=dz, eps=eps)
+    common_shape(dz=dz, eps=eps)
+    _, K, Z = _shape(dz, mu=mu, logvar=logvar, dmu=dmu, dlogvar=dlogvar)
     free = float("-inf") if free_bits is None else free_bits
-    on.launch("sample_gaussian_backward", dz.dtype, (B, blocks(Z)), dz, mu, logvar, lower, eps,
-              prior_scale, entropy_scale, free, dmu, dlogvar, dlower, times(mu, draws),
+    on.launch("sample_gaussian_backward", dz.dtype, (len(mu), blocks(Z)), dz, mu, logvar,
+              lower, eps, prior_scale, entropy_scale, free, dmu, dlogvar, dlower, K,
               Z)  # fmt: skip
 
 
 def log_importance_weights(on, logvar, eps, z, nll, log_w):
-    draws, Z = common_shape(eps=eps, z=z)
+    common_shape(eps=eps, z=z)
+    draws, K, Z = _shape(eps, logvar=logvar)
     on.launch("log_importance_weights", z.dtype, (draws, 1),
-              logvar, eps, z, nll, log_w, times(logvar, draws), Z)  # fmt: skip
+              logvar, eps, z, nll, log_w, K, Z)  # fmt: skip
 
 
 def importance_bound(on, log_w, nll, weights, row_nll, row_kl):
@@ -38,9 +40,10 @@ def importance_bound(on, log_w, nll, weights, row_nll, row_kl):
 
 
 def posterior_score(on, logvar, lower, eps, score):
-    draws, Z = common_shape(eps=eps, score=score)
+    common_shape(eps=eps, score=score)
+    draws, K, Z = _shape(eps, logvar=logvar)
     on.launch("posterior_score", score.dtype, (blocks(draws), 1),
-              logvar, lower, eps, score, times(logvar, draws), draws, Z)  # fmt: skip
+              logvar, lower, eps, score, K, draws, Z)  # fmt: skip
 
 
 def importance_backward(on, dz, z, score, weights, scale):
@@ -48,6 +51,14 @@ def importance_backward(on, dz, z, score, weights, scale):
     on.launch("importance_backward", dz.dtype, (draws, blocks(Z)), dz, z, score, weights, scale, Z)
 
 
-def times(rows, draws):
-    """K, how many draws there are for each of the rows."""
-    return draws // max(len(rows), 1)
+def _shape(draws, **rows):
+    """(how many draws there are, K for each of the rows, Z)."""
+    B, Z = common_shape(**rows)
+    n, K = len(draws), len(draws) // max(B, 1)
+    if draws.shape != (B * K, Z):
+        first = next(iter(rows))
+        raise ValueError(
+            f"draws have shape {draws.shape}, expected {Z} columns, and as many rows for each of "
+            f"the {B} of {first}"
+        )
+    return n, K, Z

@@ -328,7 +328,11 @@ def note_on_data(model, X, say=note):
 
 def describe(model):
     """Family, shape and size of a model in one line."""
-    shape = [f"{name} {shown(value) or 'none'}" for name, value in model.plan_settings().items()]
+    shape = [
+        f"{name} {shown(value) or 'none'}"
+        for name, value in model.plan_settings().items()
+        if model.SETTINGS[name].kind in ("whole", "sizes") or value != model.SETTINGS[name].default
+    ]
     n_parameters = sum(array.size for array in model.parameters_.values())
     words = ", ".join([f"{model.program.NAME} of {model.n_features_in_} features", *shape])
     return f"{words}: {n_parameters} parameters"

@@ -11,8 +11,9 @@ computes is a function over the kernel table, which the module imports as
                             minus the sum of the terms with the weights that `weights()` gives
     class Plan(NamedTuple)  the model as whole numbers, Regions and Nets: no arrays
     make_plan(layout, n_features, **settings)
-                            declares regions, dense nets and blocks of parameters by name, once;
-                            the layout answers with their places
+                            declares regions, dense nets and blocks of parameters by name, once,
+                            and before them terms that only some settings have; the layout answers
+                            with their places
     weights(**settings)     {term: weight}; loss = mean over rows of the sum of weight * term
 
 and, for a task (engine/task.py) and the rows of a shard, compiled or not,

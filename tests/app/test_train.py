@@ -201,7 +201,7 @@ def test_an_interrupted_run_ends_with_130_and_one_line(files, tmp_path, capsys, 
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minivae.models.base.train", interrupted)
+    monkeypatch.setattr("minivae.training.loop.train", interrupted)
     train = ["train", files / "images.npz", "--out", tmp_path / "run", "--quiet", *TINY]
     assert call(capsys, *train) == (130, "", "minivae: interrupted\n")
     assert contents(tmp_path / "run").keys() == STARTED

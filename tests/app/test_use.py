@@ -137,8 +137,8 @@ def test_info(table, capsys):
     vae = minivae.VAE.load(table / "model.safetensors")
     n_parameters = sum(array.size for array in vae.parameters_.values())
     assert f"{(table / 'model.safetensors').stat().st_size} bytes" in out
-    assert "vae of 4 features, latent_dim 3, hidden_layer_sizes 5, activation relu, " in out
-    assert f"likelihood gaussian, missing error: {n_parameters} parameters, 2 epochs" in out
+    assert "vae of 4 features, latent_dim 3, hidden_layer_sizes 5, likelihood gaussian, " in out
+    assert f"n_importance 1: {n_parameters} parameters, 2 epochs" in out
     for name, array in vae.parameters_.items():
         assert f"  {name:22} float32 {array.shape}\n" in out
     assert f"{vae.history_['elbo'][-1]:.6g} in the last epoch" in out

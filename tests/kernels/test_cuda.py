@@ -164,7 +164,8 @@ BUGS = {  # name: kernel, what stands in the source, what is planted there, what
     "a matrix taken for contiguous": ("threshold", "block_row(x, x_row_stride)",
                                       "block_row(x, columns)", ""),
     "a clamp is missing": (
-        "sample_gaussian", "held = hold_logvar(logvar[j])", "held = logvar[j]", ""
+        "sample_gaussian", "hold_logvar(logvar[row * logvar_row_stride + j])",
+        "logvar[row * logvar_row_stride + j]", ""
     ),
     "a mask is forgotten": ("bernoulli_nll", "known ? softplus", "true ? softplus", ""),
     "a first step that is not unbiased": ("adam", "(t * log_beta1)", "((t + 1) * log_beta1)", ""),

@@ -373,7 +373,7 @@ def changed(index, value):
     ("settings", "values", "words"),
     [
         (dict(n_components=0), FULL, "n_components"),
-        (dict(n_components=True), FULL, "n_components must be a number"),
+        (dict(n_components=True), FULL, "n_components must be a whole number"),
         (dict(noise="full"), FULL, "noise"),
         (dict(solver="svd"), FULL, "solver"),
         (dict(missing="drop"), FULL, "missing"),

@@ -248,6 +248,8 @@ def test_the_standard_error_is_the_spread_of_the_estimates():
     spread = np.std(estimates, axis=0)
     # A spread of 200 values is known to 5 %, the error to a few more, as weights have long tails.
     assert 0.8 < np.mean(errors) / spread.mean() < 1.1
+    found = model.score_samples(data, 5000, return_error=True)
+    assert (abs(found.log_p - log_p) < 4 * found.error).all() and (found.error < 0.02).all()
     bias = np.mean(estimates, axis=0) - log_p
     assert (bias <= 4 * spread / np.sqrt(200)).all()  # a lower bound, in the mean
 
