@@ -11,7 +11,7 @@ import numpy as np
 from minivae.kernels import STOCHASTIC, STREAM_BINARIZE, THRESHOLD
 from minivae.kernels.tables import reference as k
 
-APART = ("optional",)  # compiled once for each type of place
+APART = ("region", "column", "optional", "optional_column")  # compiled once for each type of place
 
 
 class Recipe(NamedTuple):
@@ -84,6 +84,13 @@ def optional(work, place, shard):
     if place is None:
         return None
     return region(work, place, shard)
+
+
+def optional_column(work, place, shard):
+    """`column` of a region that not every model has; None where place is None."""
+    if place is None:
+        return None
+    return column(work, place, shard)
 
 
 def terms(task, B):

@@ -35,7 +35,7 @@ from minivae.evaluation import importance, point
 from minivae.kernels import STREAM_EVALUATION, tables
 from minivae.kernels.support import device
 from minivae.kernels.tables import reference
-from minivae.models.vae import objectives, program
+from minivae.models.vae import program
 from minivae.training import loop
 
 RNG = np.random.default_rng(9)
@@ -363,7 +363,7 @@ MUTATIONS = [  # number in the list of known bugs, guard, bug
     (2, G.logvar_is_held, kernel(sample_gaussian_backward=clip_ignored)),
     (3, GRADIENT, function("evaluation.point.Point.gradients", gradient_of_sum)),
     (3, GRADIENT, source("sum_for_mean", program, "1 / shard.B", "1.0")),
-    (3, GRADIENT, source("no_beta", objectives, "scale * task.recipe.weights[1]", "scale")),
+    (3, GRADIENT, source("no_beta", program, "scale * task.recipe.weights[1]", "scale")),
     (3, STEP, source("step_of_the_sum", step, *RATE)),
     (4, GRADIENT, kernel(sample_gaussian_backward=second_draw)),
     (4, G.workers_do_not_change_training, source("shared_noise", program, *NOISE)),

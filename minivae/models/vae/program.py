@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from minivae.engine import net
 from minivae.engine.layout import Net, Region
-from minivae.engine.task import column, load_rows, optional, region
+from minivae.engine.task import column, load_rows, optional, optional_column, region
 from minivae.kernels import (
     ACTIVATIONS,
     BERNOULLI,
@@ -114,18 +114,20 @@ def load(task, rows, shard, step):
 
 def rows_pass(task, shard):
     """Forward and backward, for the mean over the batch of the loss."""
-    plan, scale = task.plan, 1 / shard.B
+    plan, work, scale = task.plan, task.work, 1 / shard.B
     y = forward(task, shard)
     likelihood_gradient(task, y, shard, objectives.draw_scale(scale, plan.draws, plan.log_w))
-    objectives.terms(task, shard, plan.log_w, plan.slack)
-    objectives.weigh(task, shard, plan.weights)
+    terms(task, shard)
+    weights = optional_column(work, plan.weights, shard)
+    dy, dnoise = region(work, plan.decoder.dy, shard), region(work, plan.dnoise, shard)
+    objectives.weigh(dy, dnoise, weights)
     backward(task, shard, scale)
 
 
 def terms_pass(task, shard):
     """The terms of the loss of each row."""
     likelihood(task, forward(task, shard), shard)
-    objectives.terms(task, shard, task.plan.log_w, task.plan.slack)
+    terms(task, shard)
 
 
 def forward(task, shard):
@@ -170,15 +172,32 @@ def decode(task, shard):
     return net.forward(task, task.plan.decoder, shard)
 
 
+def terms(task, shard):
+    """The terms of the loss of each row, after nll of each draw."""
+    plan, work, Z = task.plan, task.work, task.plan.latent_dim
+    heads = region(work, plan.encoder.y, shard)
+    lower = below_diagonal(heads, Z, plan.lower)
+    eps, z = region(work, plan.eps, shard), region(work, plan.z, shard)
+    log_w = optional_column(work, plan.log_w, shard)
+    weights = optional_column(work, plan.weights, shard)
+    nll, kl = column(work, plan.nll, shard), column(work, plan.kl, shard)
+    slack = optional_column(work, plan.slack, shard)
+    objectives.terms(heads, Z, lower, eps, z, column(work, plan.draw_nll, shard), log_w, weights,
+                     plan.free_bits, nll, kl, slack)  # fmt: skip
+
+
 def backward(task, shard, scale):
     """After `forward` and dy: the gradient by every layer's h W + b."""
     plan, work, Z = task.plan, task.work, task.plan.latent_dim
     net.backward(task, plan.decoder, shard)
-    scales = objectives.latent_gradient(task, shard, scale, plan.weights, plan.score)
     heads, dheads = region(work, plan.encoder.y, shard), region(work, plan.encoder.dy, shard)
     lower = below_diagonal(heads, Z, plan.lower)
     dlower = below_diagonal(dheads, Z, plan.lower)
-    eps, dz = region(work, plan.eps, shard), region(work, plan.dz, shard)
+    eps, z = region(work, plan.eps, shard), region(work, plan.z, shard)
+    dz, weights = region(work, plan.dz, shard), optional_column(work, plan.weights, shard)
+    score, kl_scale = optional(work, plan.score, shard), scale * task.recipe.weights[1]
+    scales = objectives.latent_gradient(dz, z, heads, Z, lower, eps, weights, score, scale,
+                                        kl_scale)  # fmt: skip
     k.sample_gaussian_backward(dz, heads[:, :Z], heads[:, Z : 2 * Z], lower, eps, scales[0],
                                scales[1], plan.free_bits, dheads[:, :Z], dheads[:, Z : 2 * Z],
                                dlower)  # fmt: skip
