@@ -68,15 +68,6 @@ def watcher():
     return _watcher.get()
 
 
-def passing(n, cuts=None):
-    """`blocks`, or other slices, of a pass that may take so long that somebody watches it."""
-    tell = watcher()
-    tell(0, n)
-    for rows in cuts or blocks(n):
-        yield rows
-        tell(rows.stop, n)
-
-
 @contextlib.contextmanager
 def watched(tell):
     """Within the block, every pass over rows calls tell(how many are done, of how many)."""

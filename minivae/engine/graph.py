@@ -224,7 +224,7 @@ class Session(threads.Session):
         data = device.empty((rows, layout.n_features), theta.dtype)
         self.recipe = threads.NO_RECIPE._replace(weights=weights)
         self.task = make_task(device, layout, self.recipe, data, theta.size, 0, rows, theta.dtype)
-        self.rows, self.workers, self._tiles = device.empty((rows,), np.int64), 1, {}
+        self.rows, self._tiles = device.empty((rows,), np.int64), {}
         device.upload(np.arange(rows), self.rows)
         self.upload(theta, self.task.theta)
 

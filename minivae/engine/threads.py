@@ -131,6 +131,12 @@ def count_threads(n_threads, n_parameters, batch_size):
     return min(n_threads, batch_size)
 
 
+def count_sessions(machine, n_threads):
+    """Threads to use a model with: as many as asked for, or as there are processors; a debugger and
+    a GPU want one."""
+    return (n_threads or processors()) if machine.name == "cpu" else 1
+
+
 def processors():
     """How many processors this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
@@ -143,14 +149,15 @@ class Session:
     Parameters, workspace and what `array` gives stay where the machine computes: the functions of
     `program` and `step` (which take `task` and a batch) and the kernels of `k` run on them. Values
     cross to the host and back by `put`, `upload` and `download` alone. workers: how many threads
-    are worth it, each with a session `beside` this one.
+    may share work on blocks of rows, each with a session `beside` this one.
     """
+
+    workers = 1
 
     def __init__(self, machine, layout, weights, theta, rows):
         self.k, self.program, self.step = machine.k, machine.program, machine.step
         self.binarize = machine.task.binarize
         self.layout, self.rows, self._arrays = layout, np.arange(rows), {}
-        self.workers = 1 if machine.name == "reference" else processors()
         no_data, no_moments = np.zeros((0, layout.n_features), theta.dtype), theta[:0].reshape(2, 0)
         self.recipe = NO_RECIPE._replace(weights=weights)
         self.task = make_task(layout, self.recipe, no_data, theta, no_moments, rows)

@@ -21,7 +21,6 @@ rows.
 """
 
 import itertools
-import queue
 import threading
 import zlib
 from collections.abc import Callable
@@ -29,8 +28,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minivae.data.rows import fetch, passing
-from minivae.engine.threads import started
+from minivae.data.rows import fetch
+from minivae.evaluation.blocks import spread
 from minivae.kernels import STREAM_CHAINS, STREAM_METROPOLIS, STREAM_PIXELS
 
 ROWS = {"cuda": 8192}  # of a session, chains in all: what one GPU computes at once
@@ -46,7 +45,7 @@ class Annealing(NamedTuple):
     n_temperatures: int  # T
     n_leapfrog: int
     machine: str  # "cpu", "reference" or "cuda"
-    n_threads: int  # of a CPU, at most; each has a session of its own
+    workers: int  # threads, at most; each has a session of its own
     make_session: Callable  # of so many rows
 
 
@@ -252,34 +251,14 @@ def _in_blocks(how, explain, n, seed):
 
     Each thread follows all chains of its rows to their end.
     """
-    most = max(1, ROWS.get(how.machine, CACHED_ROWS) // how.n_chains)
-    workers = min(how.n_threads, n) if how.machine == "cpu" else 1
+    most, workers = max(1, ROWS.get(how.machine, CACHED_ROWS) // how.n_chains), min(how.workers, n)
     n_blocks = min(n, -(-n // (most * workers)) * workers)  # as many for each thread
     ends = [n * i // n_blocks for i in range(n_blocks + 1)]
     cuts = [slice(*pair) for pair in itertools.pairwise(ends)]
-    largest = max(rows.stop - rows.start for rows in cuts)
-    stop, idle = threading.Event(), queue.SimpleQueue()
-    for _ in range(workers):
-        session = how.make_session(largest * how.n_chains)
-        idle.put(Chains(session, how.n_chains, how.n_leapfrog, seed, stop))
-
-    def work(rows):
-        own = idle.get()
-        try:
-            return explain(own, rows)
-        finally:
-            idle.put(own)
-
-    yield from zip(passing(n, cuts), _results(work, cuts, workers, stop), strict=True)
-
-
-def _results(work, cuts, workers, stop):
-    """work(rows) of all cuts in their order, by so many threads; by the one that calls, if one."""
-    if workers == 1:
-        yield from map(work, cuts)
-        return
-    with started(workers) as pool:
-        try:
-            yield from pool.map(work, cuts)
-        finally:
-            stop.set()  # so that the pool need not wait for chains that nobody wants
+    session = how.make_session(max(rows.stop - rows.start for rows in cuts) * how.n_chains)
+    stop = threading.Event()
+    owned = [
+        Chains(own, how.n_chains, how.n_leapfrog, seed, stop)
+        for own in [session, *(session.beside() for _ in range(workers - 1))]
+    ]
+    yield from spread(owned, cuts, explain, stop)

@@ -14,30 +14,45 @@ from minivae.engine.threads import started
 def for_blocks(session, n, work):
     """work(session, rows) for each block of n rows, a slice; the session given is this one, or one
     beside it in another thread."""
-    size, tell = len(session.rows), watcher()
-    workers = min(session.workers, -(-n // max(size, 1)))
-    pool = _pool(workers)
+    cuts = list(blocks(n, max(1, len(session.rows))))
+    workers = min(session.workers, len(cuts))
+    owned = [session, *(session.beside() for _ in range(workers - 1))]
+    for _ in spread(owned, cuts, work):
+        pass
+
+
+def spread(owned, cuts, work, stop=None):
+    """(rows, work(own, rows)) of all slices `cuts`, in their order; `own` is one of `owned`, of
+    which each thread has its own. A watcher sees the rows pass.
+
+    stop: an Event for work that takes long, set when nobody waits for the rest any more.
+    """
+    n, tell, pool = cuts[-1].stop if cuts else 0, watcher(), _pool(len(owned))
     tell(0, n)
     if pool is None:
-        for rows in blocks(n, size):
-            work(session, rows)
+        for rows in cuts:
+            yield rows, work(owned[0], rows)
             tell(rows.stop, n)
         return
     idle = SimpleQueue()
-    for mine in [session, *(session.beside() for _ in range(workers - 1))]:
-        idle.put(mine)
+    for own in owned:
+        idle.put(own)
 
     def one(rows):
-        mine = idle.get()
+        own = idle.get()
         try:
-            work(mine, rows)
+            return rows, work(own, rows)
         finally:
-            idle.put(mine)
-        return rows
+            idle.put(own)
 
     with pool:
-        for rows in pool.map(one, blocks(n, size)):
-            tell(rows.stop, n)
+        try:
+            for rows, value in pool.map(one, cuts):
+                yield rows, value
+                tell(rows.stop, n)
+        finally:
+            if stop:
+                stop.set()
 
 
 def _pool(workers):

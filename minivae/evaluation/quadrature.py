@@ -18,7 +18,8 @@ import warnings
 
 import numpy as np
 
-from minivae.data.rows import BLOCK, fetch, passing
+from minivae.data.rows import BLOCK, fetch
+from minivae.evaluation.blocks import for_blocks
 from minivae.kernels import STREAM_PIXELS
 
 MAX_LATENT = 2
@@ -41,11 +42,14 @@ def log_likelihood(session, X, binarize, seed, tolerance):
             "score_samples estimates ln p(x) of any model"
         )
     log_p, moved = np.empty(X.shape[0]), np.empty(X.shape[0])
-    for rows in passing(X.shape[0]):
+
+    def work(session, rows):
         batch = session.put(fetch(X, rows, session.task.theta.dtype))
         session.load_x(batch)
         session.binarize(session.view("x", batch.B), binarize, seed, STREAM_PIXELS, 0, rows.start)
         log_p[rows], moved[rows] = integrate(session, loaded(session, batch.B), Z, tolerance)
+
+    for_blocks(session, X.shape[0], work)
     if (moved > tolerance).any():
         warnings.warn(
             f"ln p(x) of {(moved > tolerance).sum()} of {len(log_p)} rows moved by up to "

@@ -12,6 +12,7 @@ from minivae.engine.graph import on_gpu
 from minivae.engine.layout import Layout
 from minivae.engine.machine import check_device, machine, parse_device
 from minivae.engine.state import Record, State
+from minivae.engine.threads import count_sessions
 from minivae.evaluation.point import Point
 from minivae.evaluation.terms import draws, mean_terms
 from minivae.evaluation.trace import trace
@@ -107,7 +108,7 @@ class Model(BaseEstimator):
         rows = n_rows if theta is not None else min(max(1, BLOCK // layout.repeat), n_rows)
         theta = self.state_.theta if theta is None else theta
         session = m.session(m, layout, self._loss_weights(), theta, rows)
-        session.workers = min(session.workers, self.n_threads or session.workers)
+        session.workers = count_sessions(m, self.n_threads)
         return session
 
     def _loss_weights(self, epoch=None):

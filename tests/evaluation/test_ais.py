@@ -11,6 +11,7 @@ from scipy import special, stats
 
 from minivae import VAE
 from minivae.evaluation import ais
+from minivae.evaluation.blocks import spread
 from minivae.gradcheck import check_gradient
 from minivae.kernels import STREAM_CHAINS, STREAM_PIXELS
 from minivae.kernels.tables import reference
@@ -181,13 +182,13 @@ def test_memory_does_not_grow_with_rows():
 def test_a_failure_in_one_thread_ends_the_others():
     stop, ended = threading.Event(), []
 
-    def work(i):
-        if i == 0:
+    def work(own, rows):
+        if rows.start == 0:
             raise ValueError("in a thread")
         ended.append(stop.wait(timeout=20))
 
     with pytest.raises(ValueError, match="in a thread"):
-        list(ais._results(work, [0, 1], 2, stop))
+        list(spread([0, 1], [slice(0, 1), slice(1, 2)], work, stop))
     assert ended in ([], [True])  # not begun, or told to stop
     own = chains(model(), np.zeros((1, D)), 2)
     own.stop = stop

@@ -116,6 +116,20 @@ def test_the_loss_is_what_is_defined(posterior):
     assert_allclose(loss, -bound.mean(), rtol=1e-12)
 
 
+def test_a_latent_of_a_full_covariance_has_its_own_variance():
+    """kl_per_latent is of q(z_j|x), whose variance is the diagonal of L L'; so is the aggregated
+    variance of `diagnose`."""
+    model, eps = vae(posterior="full").fit(X), np.zeros((23, 1, 3))
+    for view in model.parameters_.values():
+        view += RNG.normal(0, 0.3, view.shape)
+    _, _, mu, L = by_hand(model, eps)
+    variance = np.diagonal(L @ L.swapaxes(1, 2), axis1=1, axis2=2)
+    kl = (mu**2 + variance - np.log(variance) - 1) / 2
+    assert_allclose(model.kl_per_latent(X), kl.mean(axis=0), rtol=1e-12)
+    whole = variance.mean(axis=0) + mu.var(axis=0)
+    assert_allclose(model.diagnose(X).variance, whole, rtol=1e-12)
+
+
 def test_free_bits_are_a_term_of_their_own():
     """kl stays what it is, and so does the ELBO; only the loss has the slack."""
     model = vae(free_bits=0.4, beta=0.5).fit(X, X_valid=X)

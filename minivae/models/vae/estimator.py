@@ -8,7 +8,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from minivae.data import checks
 from minivae.data.rows import BLOCK
 from minivae.engine.layout import Layout
-from minivae.engine.threads import processors
+from minivae.engine.threads import count_sessions
 from minivae.evaluation import ais, importance, quadrature
 from minivae.evaluation.diagnosis import diagnose
 from minivae.evaluation.terms import mean_terms
@@ -345,8 +345,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     def _annealing(self, n_chains, n_temperatures, n_leapfrog):
         counts = {"n_chains": n_chains, "n_temperatures": n_temperatures, "n_leapfrog": n_leapfrog}
         counts = [checks.check_count(name, value) for name, value in counts.items()]
-        layout, theta = self._for_use(), self.state_.theta
-        return ais.Annealing(*counts, self._machine.name, self.n_threads or processors(),
+        layout, theta, m = self._for_use(), self.state_.theta, self._machine
+        return ais.Annealing(*counts, m.name, count_sessions(m, self.n_threads),
                              lambda rows: self._session(rows, layout, theta))  # fmt: skip
 
     # --- gradients, for given noise -------------------------------------------------------------
@@ -367,9 +367,10 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         parameter the worst relative error; `.passed`, `.worst`, and as text a table. For "dreg",
         whose gradient is the derivative of its loss in the mean over eps only, it is "iwae"'s.
         """
-        noise = self._noise(X, eps)
-        self._check_X_to_train(X)
-        layout = self._layout(objective="iwae") if self.objective == "dreg" else self.layout_
+        noise, layout = self._noise(X, eps), None
+        if self.objective == "dreg":
+            self._check_X_to_train(X)  # gives a new model its layout
+            layout = self._layout(objective="iwae")
         return self._point(X, noise, np.float64, layout).check_gradients(**options)
 
     def trace(self, X, eps=None):

@@ -14,7 +14,7 @@ and not a Task, which costs a compiler much more.
 
 from minivae.kernels.tables import reference as k
 
-APART = ("below_diagonal", "draw_scale", "terms", "weigh", "latent_gradient")
+APART = ("below_diagonal", "draw_scale", "terms", "weigh", "bound_gradient")
 
 
 def below_diagonal(heads, Z, lower):
@@ -50,7 +50,7 @@ def weigh(dy, dnoise, weights):
         k.scale_rows(weights, dnoise)
 
 
-def latent_gradient(dz, z, heads, Z, lower, eps, weights, score, scale, kl_scale):
+def bound_gradient(dz, z, heads, Z, lower, eps, weights, score, scale, kl_scale):
     """dz, with what the loss has of z beside nll; and the scales of E_q[-ln p(z)] and of q's
     entropy, as `sample_gaussian_backward` wants them."""
     if weights is None:

@@ -196,8 +196,8 @@ def backward(task, shard, scale):
     eps, z = region(work, plan.eps, shard), region(work, plan.z, shard)
     dz, weights = region(work, plan.dz, shard), optional_column(work, plan.weights, shard)
     score, kl_scale = optional(work, plan.score, shard), scale * task.recipe.weights[1]
-    scales = objectives.latent_gradient(dz, z, heads, Z, lower, eps, weights, score, scale,
-                                        kl_scale)  # fmt: skip
+    scales = objectives.bound_gradient(dz, z, heads, Z, lower, eps, weights, score, scale,
+                                       kl_scale)  # fmt: skip
     k.sample_gaussian_backward(dz, heads[:, :Z], heads[:, Z : 2 * Z], lower, eps, scales[0],
                                scales[1], plan.free_bits, dheads[:, :Z], dheads[:, Z : 2 * Z],
                                dlower)  # fmt: skip
