@@ -17,8 +17,8 @@ chooses among kernels, the streams of random numbers, and the constants of the f
 ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid", "softplus")
 IDENTITY, RELU, TANH, SIGMOID, SOFTPLUS = range(5)
 
-LIKELIHOODS = ("bernoulli", "gaussian")
-BERNOULLI, GAUSSIAN = range(2)
+KINDS = ("real", "bounded", "grey", "binary", "count", "category")  # of columns
+REAL, BOUNDED, GREY, BINARY, COUNT, CATEGORY = range(6)
 
 BINARIZE = (None, "threshold", "stochastic")
 KEEP, THRESHOLD, STOCHASTIC = range(3)
@@ -32,6 +32,7 @@ SGD, ADAGRAD, ADAM = range(3)
 STREAM_WEIGHTS, STREAM_ORDER, STREAM_POSTERIOR, STREAM_BINARIZE = range(4)
 STREAM_PRIOR, STREAM_EVALUATION, STREAM_SCORE, STREAM_PIXELS, STREAM_SAMPLE = range(4, 9)
 STREAM_CHAINS, STREAM_METROPOLIS = range(9, 11)
+STREAM_SAMPLE_UNIFORM, STREAM_IMPUTATION = range(11, 13)
 
 # A log-variance is held within +-LOGVAR_BOUND before exp, so that float32 never overflows:
 # exp(30) is 1e13, and its square still fits. Outside, the gradient is 0.

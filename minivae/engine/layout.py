@@ -82,7 +82,7 @@ class Layout:
         self.program, self.n_features, self.settings = program, n_features, settings
         self.slots, self.regions = {}, {}
         self.n_parameters = self.width = 0  # P, and numbers per row of a workspace
-        self._layers, self._blocks, self._pieces = [], [], []
+        self._layers, self._blocks, self._pieces, self._constants = [], [], [], []
         self.terms = program.TERMS
         for name in self.terms:
             self.region(name, 1)
@@ -161,6 +161,11 @@ class Layout:
             h, dh = y, dy
         return Net(first, len(self._layers), h, dh)
 
+    def constant(self, values):
+        """One more of `Task.constants`: an array of whole numbers, or of numbers of the model's
+        dtype, that stays the same."""
+        self._constants.append(np.ascontiguousarray(values))
+
     # --- what the engine makes of it ------------------------------------------------------------
 
     @property
@@ -172,6 +177,12 @@ class Layout:
         """Layers, blocks and pieces, for compiled code."""
         tables = (LAYER, self._layers), (BLOCK, self._blocks), (PIECE, self._pieces)
         return [records(*table) for table in tables]
+
+    def constants(self, dtype):
+        """The constants as a tuple, or None where there are none."""
+        if not self._constants:
+            return None
+        return tuple(c if c.dtype.kind == "i" else c.astype(dtype) for c in self._constants)
 
     def named_views(self, flat):
         """{name: view} of a buffer (P,): every parameter by its name, sharing memory with it.

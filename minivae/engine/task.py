@@ -37,6 +37,7 @@ class Task(NamedTuple):
     layers: np.ndarray  # records, as engine/layout.py describes them
     blocks: np.ndarray
     pieces: np.ndarray
+    constants: tuple | None  # arrays that the family's plan declared
     recipe: Recipe
     data: np.ndarray  # (N, D)
     theta: np.ndarray  # (P,) parameters

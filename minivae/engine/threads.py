@@ -32,8 +32,8 @@ def read_only(data):
 def make_task(layout, recipe, data, theta, moments, rows, workers=1):
     """The Task for batches of up to so many rows, with new room for workspace and gradient."""
     return Task(
-        layout.plan, *layout.tables(), recipe, read_only(data), theta, moments,
-        np.zeros_like(theta), np.zeros(rows * layout.width, theta.dtype),
+        layout.plan, *layout.tables(), layout.constants(theta.dtype), recipe, read_only(data),
+        theta, moments, np.zeros_like(theta), np.zeros(rows * layout.width, theta.dtype),
         np.zeros(len(layout.terms)), np.zeros(3, np.int64), workers,
     )  # fmt: skip
 

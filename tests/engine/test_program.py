@@ -20,7 +20,7 @@ from minivae.kernels import tables
 from minivae.kernels.support import native
 from minivae.kernels.tables import reference
 from minivae.models import MODELS, nade
-from minivae.models.vae import estimator, objectives
+from minivae.models.vae import estimator, likelihoods, objectives
 from minivae.models.vae import program as vae
 
 PROGRAMS = {"vae": vae, "nade": nade, "toy": toy}
@@ -45,7 +45,7 @@ def functions(module):
 
 
 def test_a_program_is_its_module_and_what_is_written_against_the_table():
-    assert set(modules(vae)) == {task, net, step, vae, objectives}
+    assert set(modules(vae)) == {task, net, step, vae, likelihoods, objectives}
     assert set(modules(nade)) == {task, step, nade}  # no dense layers
     assert set(modules(toy)) == {task, net, step, toy}
     for program in PROGRAMS.values():
@@ -143,6 +143,7 @@ def test_only_what_asks_for_it_is_compiled_by_itself():
     bind(vae, table(), note)
     apart = {name for name, inline in asked.items() if inline == "never"}
     own = {("objectives", name) for name in objectives.APART}
+    own |= {("likelihoods", name) for name in likelihoods.APART}
     own |= {("program", name) for name in vae.APART}
     own |= {("task", name) for name in task.APART} | {("net", name) for name in net.APART}
     assert apart == own

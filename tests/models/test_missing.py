@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse, special, stats
 
 from minivae import VAE
-from minivae.kernels import LIKELIHOODS
+from minivae.models.vae.likelihoods import PLAIN
 
 RNG = np.random.default_rng(0)
 FULL = RNG.random((23, 7))
@@ -20,7 +20,7 @@ HOLES[3] = True  # a row of which nothing is known
 HOLES[4] = False  # and one of which everything is
 X = np.where(HOLES, np.nan, FULL)
 DEVICE = pytest.mark.parametrize("device", ["reference", "cpu"])
-LIKELIHOOD = pytest.mark.parametrize("likelihood", LIKELIHOODS)
+LIKELIHOOD = pytest.mark.parametrize("likelihood", PLAIN)
 
 
 def vae(**settings):

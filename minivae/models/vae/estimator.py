@@ -12,10 +12,9 @@ from minivae.engine.threads import count_sessions
 from minivae.evaluation import ais, importance, quadrature
 from minivae.evaluation.diagnosis import diagnose
 from minivae.evaluation.terms import mean_terms
-from minivae.kernels import ACTIVATIONS, LIKELIHOODS
 from minivae.models.base import Model
-from minivae.models.settings import BINARIZED, COMMON, SIZES, choice, real, whole
 from minivae.models.vae import program
+from minivae.models.vae.settings import SETTINGS
 
 
 class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
@@ -44,37 +43,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     score_kind = "lower bound"
     instead_of_bernoulli = ', or use likelihood="gaussian"'
     parts = ("encoder", "decoder")
-    SETTINGS = {
-        "latent_dim": whole(2, "Z, the number of latent variables"),
-        "hidden_layer_sizes": SIZES,
-        "activation": choice("relu", ACTIVATIONS, "after each hidden layer"),
-        "likelihood": choice(
-            "bernoulli",
-            LIKELIHOODS,
-            "p(x|z): 'bernoulli' with learned logits, for X in [0, 1]; or 'gaussian' with learned "
-            "mean and one learned variance, shared by all features",
-        ),
-        "binarize": BINARIZED,
-        "posterior": choice(
-            "diagonal",
-            ("diagonal", "full"),
-            "covariance of q(z|x): 'full' has a Cholesky factor with Z (Z - 1) / 2 more outputs",
-        ),
-        "objective": choice(
-            "elbo",
-            ("elbo", "iwae", "dreg"),
-            "the bound of ln p(x) to maximise: 'elbo'; 'iwae', the importance-weighted bound of "
-            "n_importance draws; or 'dreg', the same with a doubly reparameterised gradient",
-        ),
-        "n_importance": whole(1, "K, draws of z for each row and step"),
-        "missing": choice(
-            "error", ("error", "mask"), "what NaN in X means: an error, or a value not observed"
-        ),
-        "beta": real(1.0, "weight of kl in the loss"),
-        "beta_warmup": whole(0, "epochs in which the weight of kl rises to beta", low=0),
-        "free_bits": real(0.0, "nats of kl, of each latent, that cost nothing"),
-        **COMMON,
-    }
+    SETTINGS = SETTINGS
 
     def __init__(
         self,
@@ -83,6 +52,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         hidden_layer_sizes=(400,),
         activation="relu",
         likelihood="bernoulli",
+        schema=None,
         binarize=None,
         posterior="diagonal",
         objective="elbo",
@@ -108,6 +78,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.likelihood = likelihood
+        self.schema = schema
         self.binarize = binarize
         self.posterior = posterior
         self.objective = objective

@@ -10,19 +10,17 @@ from typing import NamedTuple
 
 from minivae.engine import net
 from minivae.engine.layout import Net, Region
-from minivae.engine.task import column, load_rows, optional, optional_column, region
-from minivae.kernels import (
-    ACTIVATIONS,
-    BERNOULLI,
-    GAUSSIAN,
-    IDENTITY,
-    LIKELIHOODS,
-    STREAM_POSTERIOR,
-    STREAM_PRIOR,
-    STREAM_SAMPLE,
+from minivae.engine.task import (
+    column,
+    load_rows,
+    optional,
+    optional_column,
+    region,
+    share,
 )
+from minivae.kernels import ACTIVATIONS, IDENTITY, STREAM_POSTERIOR, STREAM_PRIOR
 from minivae.kernels.tables import reference as k
-from minivae.models.vae import objectives
+from minivae.models.vae import likelihoods, objectives
 from minivae.models.vae.objectives import below_diagonal
 
 NAME = "vae"
@@ -36,13 +34,14 @@ class Plan(NamedTuple):
 
     x: Region  # (B, D)
     observed: Region | None  # (B, D) 1 or 0, where data may be missing
+    read: Region | None  # (B, D or 2 D) what the encoder reads, where that is not x
     encoder: Net  # its last layer holds the heads side by side: mu | logvar | lower
     kl: Region  # (B, 1)
     slack: Region | None  # (B, 1) the nats that free_bits gives
     eps: Region  # (B * K, Z)
     z: Region  # (B * K, Z)
     dz: Region  # (B * K, Z)
-    decoder: Net  # to logits (Bernoulli) or mean (Gaussian): (B * K, D)
+    decoder: Net  # to what p(x|z) wants of every column, such as logits or means: (B * K, D)
     target: Region  # (B * K, D) x, for every draw
     known: Region | None  # (B * K, D) observed, for every draw
     draw_nll: Region  # (B * K, 1)
@@ -50,31 +49,40 @@ class Plan(NamedTuple):
     log_w: Region | None  # (B * K, 1) where an importance-weighted bound is trained
     weights: Region | None  # (B * K, 1) w / sum of a row's w
     score: Region | None  # (B * K, Z) where its gradient is doubly reparameterised
-    dnoise: Region  # (B * K, 1) the gradient by decoder.noise_logvar, draw by draw (Gaussian)
+    dnoise: Region  # (B * K, variances, or 1) the gradient by these, draw by draw
     latent_dim: int  # Z
     lower: int | None  # entries of L below its diagonal; None where q is diagonal
     draws: int  # K
     free_bits: float | None
-    likelihood: int
-    noise: int  # where decoder.noise_logvar is among the parameters; -1 if there is none
+    noise: int  # where decoder.noise_logvar is among the parameters
+    variances: int  # how many these are; 0 where p(x|z) has none
 
 
 def make_plan(layout, n_features, *, latent_dim, hidden_layer_sizes, activation, likelihood,
               missing, posterior="diagonal", objective="elbo", n_importance=1,
-              free_bits=0.0):  # fmt: skip
-    """D -> H... -> heads, and Z -> reversed(H)... -> D, with dense layers."""
+              free_bits=0.0, columns=None):  # fmt: skip
+    """D -> H... -> heads, and Z -> reversed(H)... -> D, with dense layers.
+
+    columns: (groups, units) of a table, for likelihood="mixed".
+    """
     D, Z, K, hidden = n_features, latent_dim, n_importance, list(hidden_layer_sizes)
-    code, kind = ACTIVATIONS.index(activation), LIKELIHOODS.index(likelihood)
+    code = ACTIVATIONS.index(activation)
     slack = layout.term("slack") if free_bits else None
     x = layout.region("x", D)
     observed = layout.region("observed", D) if missing == "mask" else None
+    kinds = likelihoods.columns_of(likelihood, D, columns)
+    for values in kinds or ():
+        layout.constant(values)
+    read = None
+    if observed or likelihood == "mixed":
+        read = layout.region("read", 2 * D if observed else D)
     # With logvar 0 the posterior begins as wide as the prior, whatever the scale of the data; drawn
     # at random, its weights would begin with variances of e^+-scale.
     zero = ("encoder.logvar", "encoder.lower")
     heads, lower = {"encoder.mu": Z, "encoder.logvar": Z}, None
     if posterior == "full" and Z > 1:
         lower = heads["encoder.lower"] = Z * (Z - 1) // 2
-    encoder = layout.dense("encoder", x, None, hidden, heads, code, IDENTITY, zero)
+    encoder = layout.dense("encoder", read or x, None, hidden, heads, code, IDENTITY, zero)
     eps, z, dz = (layout.region(name, Z, K) for name in ("eps", "z", "dz"))
     decoder = layout.dense("decoder", z, dz, hidden[::-1], {"decoder.out": D}, code, IDENTITY)
     target, known, draw_nll = x, observed, layout.regions["nll"]
@@ -87,12 +95,13 @@ def make_plan(layout, n_features, *, latent_dim, hidden_layer_sizes, activation,
     if objective != "elbo":
         log_w, weights = layout.region("log_w", 1, K), layout.region("weights", 1, K)
         score = layout.region("score", Z, K) if objective == "dreg" else None
-    dnoise, noise = layout.region("dnoise_logvar", 1, K), -1
-    if kind == GAUSSIAN:
-        (noise,) = layout.block(("decoder.noise_logvar", (1,)))
-    return Plan(x, observed, encoder, layout.regions["kl"], slack, eps, z, dz, decoder, target,
-                known, draw_nll, layout.regions["nll"], log_w, weights, score, dnoise, Z, lower, K,
-                free_bits or None, kind, noise)  # fmt: skip
+    noise, R = 0, likelihoods.n_variances(likelihood, kinds and kinds[0])
+    dnoise = layout.region("dnoise_logvar", max(R, 1), K)
+    if R:
+        (noise,) = layout.block(("decoder.noise_logvar", (R,)))
+    return Plan(x, observed, read, encoder, layout.regions["kl"], slack, eps, z, dz, decoder,
+                target, known, draw_nll, layout.regions["nll"], log_w, weights, score, dnoise, Z,
+                lower, K, free_bits or None, noise, R)  # fmt: skip
 
 
 def weights(beta=1.0):
@@ -131,7 +140,7 @@ def terms_pass(task, shard):
 
 
 def forward(task, shard):
-    """The decoder's output y (rows * K, D) of every draw: logits (Bernoulli) or mean (Gaussian)."""
+    """The decoder's output y (rows * K, D) of every draw."""
     encode(task, shard)
     repeat_x(task, shard)
     draw_latent(task, shard)
@@ -140,7 +149,10 @@ def forward(task, shard):
 
 def encode(task, shard):
     """From x to the heads mu | logvar | lower of q(z|x), a row each."""
-    return net.forward(task, task.plan.encoder, shard)
+    plan, work = task.plan, task.work
+    likelihoods.read_x(region(work, plan.x, shard), optional(work, plan.observed, shard),
+                       task.constants, optional(work, plan.read, shard))  # fmt: skip
+    return net.forward(task, plan.encoder, shard)
 
 
 def repeat_x(task, shard):
@@ -212,12 +224,8 @@ def likelihood_gradient(task, y, shard, scale):
     plan, work = task.plan, task.work
     x, observed = region(work, plan.target, shard), optional(work, plan.known, shard)
     nll, dy = column(work, plan.draw_nll, shard), region(work, plan.decoder.dy, shard)
-    if plan.likelihood == BERNOULLI:
-        k.bernoulli_nll(y, x, observed, scale, nll, dy)
-    else:
-        assert plan.likelihood == GAUSSIAN
-        dnoise = column(work, plan.dnoise, shard)
-        k.gaussian_nll(y, noise_logvar(task, task.theta), x, observed, scale, nll, dy, dnoise)
+    likelihoods.nll(y, noise_logvar(task, task.theta), task.constants, x, observed, scale, nll, dy,
+                    region(work, plan.dnoise, shard))  # fmt: skip
 
 
 def latent_gradient(task, shard):
@@ -231,23 +239,20 @@ def likelihood(task, y, shard):
     plan, work = task.plan, task.work
     x, observed = region(work, plan.target, shard), optional(work, plan.known, shard)
     nll = column(work, plan.draw_nll, shard)
-    if plan.likelihood == BERNOULLI:
-        k.bernoulli_nll(y, x, observed, 1.0, nll, None)
-    else:
-        k.gaussian_nll(y, noise_logvar(task, task.theta), x, observed, 1.0, nll, None, None)
+    likelihoods.nll(y, noise_logvar(task, task.theta), task.constants, x, observed, 1.0, nll, None,
+                    None)  # fmt: skip
 
 
 def likelihood_mean(task, shard):
     """y <- E[x|z], in place."""
     y = region(task.work, task.plan.decoder.y, shard)
-    if task.plan.likelihood == BERNOULLI:
-        k.bernoulli_mean(y, y)
+    likelihoods.mean(y, noise_logvar(task, task.theta), task.constants)
     return y
 
 
 def noise_logvar(task, flat):
-    """decoder.noise_logvar (1,) in a parameter-shaped buffer."""
-    return flat[task.plan.noise : task.plan.noise + 1]
+    """decoder.noise_logvar (variances,) in a parameter-shaped buffer."""
+    return flat[task.plan.noise : task.plan.noise + task.plan.variances]
 
 
 # --- using the model ------------------------------------------------------------------------------
@@ -267,16 +272,15 @@ def log_weights(task, shard):
 
 def draw(task, shard, seed, first_row):
     """z from N(0, I), then x from p(x|z); row i is a function of (seed, first_row + i)."""
-    plan, work = task.plan, task.work
-    k.random_normal(seed, STREAM_PRIOR, 0, first_row, region(work, plan.z, shard))
-    decode(task, shard)
-    mean, x = likelihood_mean(task, shard), region(work, plan.x, shard)
-    if plan.likelihood == BERNOULLI:
-        k.copy(mean, x)
-        k.random_binarize(x, seed, STREAM_SAMPLE, 0, first_row)
-    else:
-        k.random_normal(seed, STREAM_SAMPLE, 0, first_row, x)
-        k.gaussian_draw(mean, noise_logvar(task, task.theta), x, x)
+    z = region(task.work, task.plan.z, shard)
+    k.random_normal(seed, STREAM_PRIOR, 0, first_row, z)
+    draw_x(task, shard, seed, first_row)
+
+
+def draw_x(task, shard, seed, first_row):
+    """x from p(x|z) for the z that is there."""
+    likelihoods.draw(decode(task, shard), noise_logvar(task, task.theta), task.constants,
+                     region(task.work, task.plan.x, shard), seed, first_row)  # fmt: skip
 
 
 # --- the second half: some of the parameters ------------------------------------------------------
@@ -287,6 +291,7 @@ def block_gradient(task, block, batch, worker):
     plan, layer = task.plan, task.blocks[block].layer
     if layer >= 0:
         net.block_gradient(task, layer, batch, worker)
-    elif worker == task.workers - 1:  # whose share of one number it is
+    else:
+        first, last = share(plan.variances, worker, task.workers)
         dnoise = region(task.work, plan.dnoise, batch)
-        k.sum_rows(dnoise, batch.first, noise_logvar(task, task.gradient))
+        k.sum_rows(dnoise, first, noise_logvar(task, task.gradient)[first:last])
