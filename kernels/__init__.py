@@ -20,6 +20,11 @@ IDENTITY, RELU, TANH, SIGMOID, SOFTPLUS = range(5)
 KINDS = ("real", "bounded", "grey", "binary", "count", "category")  # of columns
 REAL, BOUNDED, GREY, BINARY, COUNT, CATEGORY = range(6)
 
+# Kinds of columns of a table. `groups`, an int64 array (G, 3) of (kind, first, last), says which
+# columns first <= j < last are of a kind; those with noise come first. A category is a group.
+KINDS = ("real", "bounded", "grey", "binary", "count", "category")
+REAL, BOUNDED, GREY, BINARY, COUNT, CATEGORY = range(6)
+
 BINARIZE = (None, "threshold", "stochastic")
 KEEP, THRESHOLD, STOCHASTIC = range(3)
 
@@ -37,6 +42,14 @@ STREAM_SAMPLE_UNIFORM, STREAM_IMPUTATION = range(11, 13)
 # A log-variance is held within +-LOGVAR_BOUND before exp, so that float32 never overflows:
 # exp(30) is 1e13, and its square still fits. Outside, the gradient is 0.
 LOGVAR_BOUND = 30.0
+
+# The rate of a count is exp of what a network says; from this logarithm on, its tangent: float32
+# does not overflow, and a rate that is far too large is still pulled back.
+LOG_RATE_BOUND = 30.0
+
+# So many steps from its mode a draw of a count may be, on either side. A Poisson variable is
+# farther off with a probability below 2^-24, the resolution of the uniforms, up to a rate of 1e8.
+COUNT_STEPS = 2**16
 
 # Moments of an optimiser whose size is below this become 0. A weight that gets no gradient any more
 # would else let them decay into denormal numbers, on which processors are a hundred times slower.

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .. import COUNT
+
 
 def gather(data, rows, x, observed):
     """x_i = data[rows_i]: x (n, D), rows (n,) integers, data (N, D).
@@ -13,6 +15,28 @@ def gather(data, rows, x, observed):
     if observed is not None:
         observed[:] = ~np.isnan(x)
         x[observed == 0] = 0
+
+
+def encoder_input(x, observed, groups, units, h):
+    """h <- what an encoder reads of rows x (B, D): finite numbers of moderate size, whatever is
+    missing.
+
+    h_j = x_j where it is observed, else 0; of a COUNT column ln(1 + x_j) - shift_j, as counts have
+    long tails. h is (B, D) if observed is None; else (B, 2 D), and its second half becomes observed
+    (B, D), 1 or 0, so that a 0 for what is missing differs from a 0 that is known. x may be
+    anything there, even NaN. groups (G, 3) and units (3, D) as `likelihoods` has them; both may be
+    None, then h_j = x_j in every column. h may not be x.
+    """
+    D = x.shape[1]
+    known = np.ones(x.shape, bool) if observed is None else observed != 0
+    h[:, :D] = np.where(known, x, 0)
+    if groups is not None:
+        for kind, first, last in groups:
+            if kind == COUNT:
+                j = slice(first, last)
+                h[:, j] = np.where(known[:, j], np.log1p(h[:, j]) - units[2, j], 0)
+    if observed is not None:
+        h[:, D:] = observed
 
 
 def copy(source, target):
