@@ -17,9 +17,6 @@ chooses among kernels, the streams of random numbers, and the constants of the f
 ACTIVATIONS = ("identity", "relu", "tanh", "sigmoid", "softplus")
 IDENTITY, RELU, TANH, SIGMOID, SOFTPLUS = range(5)
 
-KINDS = ("real", "bounded", "grey", "binary", "count", "category")  # of columns
-REAL, BOUNDED, GREY, BINARY, COUNT, CATEGORY = range(6)
-
 # Kinds of columns of a table. `groups`, an int64 array (G, 3) of (kind, first, last), says which
 # columns first <= j < last are of a kind; those with noise come first. A category is a group.
 KINDS = ("real", "bounded", "grey", "binary", "count", "category")
