@@ -15,17 +15,17 @@ import numpy as np
 
 from minivae.data.rows import fetch
 from minivae.evaluation.blocks import for_blocks
-from minivae.kernels import STREAM_IMPUTATION, STREAM_SCORE
+from minivae.kernels import STREAM_IMPUTATION, STREAM_SCORE, THRESHOLD
 from minivae.kernels.tables import reference
 
 
-def means(session, X, n_samples, seed):
+def means(session, X, binarize, seed, n_samples):
     """E[x | what is known of x] of all columns, (n, D) float64, from n_samples draws of z."""
     found = np.empty(X.shape)
 
     def work(session, rows):
         most, total, sums = np.full(rows.stop - rows.start, -np.inf), 0, 0
-        for log_w, _ in _weighed(session, X, rows, n_samples, seed):
+        for log_w, _ in _weighed(session, X, rows, binarize, seed, n_samples):
             B, K = log_w.shape
             y = session.download(session.program.likelihood_mean(session.task, session.batch(B)))
             y = y.reshape(B, -1, y.shape[1])[:, :K]
@@ -40,7 +40,7 @@ def means(session, X, n_samples, seed):
     return found
 
 
-def posterior_draws(session, X, n_samples, n_draws, seed):
+def posterior_draws(session, X, binarize, seed, n_samples, n_draws):
     """z (n, n_draws, Z): for each row n_draws draws of p(z | what is known of x), resampled from
     n_samples of q.
 
@@ -53,7 +53,7 @@ def posterior_draws(session, X, n_samples, n_draws, seed):
     def work(session, rows):
         best = np.full((rows.stop - rows.start, n_draws), -np.inf)
         chosen = found[rows]
-        for step, (log_w, z) in enumerate(_weighed(session, X, rows, n_samples, seed)):
+        for step, (log_w, z) in enumerate(_weighed(session, X, rows, binarize, seed, n_samples)):
             B, K = log_w.shape
             u = np.empty((B, n_draws * K))
             reference.random_uniform(seed, STREAM_IMPUTATION, step, rows.start, u)
@@ -68,13 +68,29 @@ def posterior_draws(session, X, n_samples, n_draws, seed):
     return found
 
 
-def _weighed(session, X, rows, n_samples, seed):
+def draws(session, z, seed):
+    """x (n, D), a draw of p(x|z) for each z (n, Z); row i is a function of (seed, i)."""
+    found = np.empty((len(z), session.layout.n_features), z.dtype)
+
+    def work(session, rows):
+        batch = session.batch(rows.stop - rows.start)
+        session.upload(z[rows], session.view("z", batch.B))
+        session.program.draw_x(session.task, batch, seed, rows.start)
+        found[rows] = session.download(session.view("x", batch.B))
+
+    for_blocks(session, len(z), work)
+    return found
+
+
+def _weighed(session, X, rows, binarize, seed, n_samples):
     """Yield ln w_k (B, K) and z_k (B, K, Z) of some rows of X, until n_samples draws were made; the
     decoder's output stays in the workspace. All rows share the noise, as in `score_samples`."""
     program, plan = session.program, session.layout.plan
     batch, K = session.put(fetch(X, rows, session.task.theta.dtype)), plan.draws
     task = session.task
     session.load_x(batch)
+    if binarize == THRESHOLD:
+        session.k.threshold(session.view("x", batch.B))
     program.encode(task, batch)
     program.repeat_x(task, batch)
     eps, noise = session.view("eps", batch.B), session.array("noise", (K, plan.latent_dim))
