@@ -17,11 +17,12 @@ import numpy as np
 
 import minivae
 from minivae.app import pictures, plots, runs, scores
-from minivae.app.options import EPOCHS, UPDATES, settings_of, shown
+from minivae.app.options import settings_of, shown
 from minivae.app.scores import mean_text
 from minivae.app.warm import compiling_beside
 from minivae.data import datasets
 from minivae.files import storage
+from minivae.models.fitting import last_epoch
 
 
 def train(args):
@@ -32,18 +33,22 @@ def train(args):
     with about(facts["data"]):
         model.check_data(data.train)
         model.check_data(data.test)
-    if not past and "epochs" not in args.given:
-        settle_epochs(model, len(data.train), "learning_rate" in args.given)
+    # Rows that choose when to stop should not say how good the model is: if others are held out for
+    # that, the test part is looked at once, at the end.
+    X_valid = None if model.validation_fraction else data.test
     facts |= {"image_shape": data.image_shape, "minivae": minivae.__version__}
 
     say = (lambda line: None) if args.quiet else note
     say(f"{facts['data']}: {len(data.train)} rows to train on, {len(data.test)} held out")
     made = model.state_.epochs if past else 0
     if past:
-        say(f"going on after {made} of {model.epochs} epochs")
+        say(f"going on after {made} of {last_epoch(model, len(data.train))} epochs")
     elif args.resume:
         say(f"nothing to resume in {args.out}: a new run")
     note_on_data(model, data.train, say)
+    if model.patience is not None and X_valid is not None:
+        say("note: the held-out rows choose the epoch, so their score comes out a little too good; "
+            "--validation-fraction 0.1 holds out others for that")  # fmt: skip
     with runs.alone_in(args.out), leaving_at_once(args.out):
         begin = time.perf_counter()
         if past:
@@ -57,7 +62,7 @@ def train(args):
             warnings.simplefilter("ignore", RuntimeWarning)  # overflow: fit says what it comes to
             warnings.simplefilter("ignore", UserWarning)  # grey data: a note has said it
             with compiling_beside(model, data.train.shape[1]):
-                (model.resume if past else model.fit)(data.train, X_valid=data.test,
+                (model.resume if past else model.fit)(data.train, X_valid=X_valid,
                                                       checkpoints=args.out)  # fmt: skip
             seconds = time.perf_counter() - begin
             held_out, how = model.held_out_score(data.test)
@@ -72,9 +77,9 @@ def train(args):
     print(f"held-out {title} {mean_text(held_out)} nats per row ({how})")
     for line in (*best_epoch(model), *collapse):
         print(line)
-    now = f", {model.epochs - made} of them now," if past else ""
-    print(f"{count(model.epochs, 'epoch')}{now} in {seconds:.1f} s; the model and its pictures are "
-          f"in {args.out}")  # fmt: skip
+    now = f", {model.n_epochs_ - made} of them now," if past else ""
+    print(f"{count(model.n_epochs_, 'epoch')}{now} in {seconds:.1f} s; the model and its pictures "
+          f"are in {args.out}")  # fmt: skip
     say(f"next, try: minivae gradcheck {args.out}   or: minivae sample {args.out}")
 
 
@@ -95,25 +100,14 @@ def new_or_old_run(args):
     return model, facts, bool(past)
 
 
-def settle_epochs(model, n_rows, rate_is_given):
-    """EPOCHS passes, or as many as UPDATES updates take where the data are few; the steps of a
-    schedule of learning rates that is a default grow with them."""
-    batches = -(-n_rows // model.batch_size)
-    epochs = max(EPOCHS, -(-UPDATES // batches))
-    if not rate_is_given and isinstance(model.learning_rate, tuple):
-        rates = [(-(-n * epochs // model.epochs), rate) for n, rate in model.learning_rate]
-        model.set_params(learning_rate=tuple(rates))
-    model.set_params(epochs=epochs)
-
-
 def best_epoch(model):
-    """A line on the best epoch by held-out score, if it was not the last one."""
-    name, title = model.program.SCORE
-    values = model.history_.get(f"valid_{name}", [])
-    if len(values) > 1 and np.nanargmax(values) < len(values) - 1:
-        best = int(np.nanargmax(values))
-        yield (f"best held-out {title} {values[best]:.2f} after epoch {best + 1}: "
-               f"{storage.BEST} (the last epoch: {values[-1]:.2f})")  # fmt: skip
+    """A line on the best epoch by held-out score, if it was not the last one, or was waited for."""
+    (name, title), best = model.program.SCORE, model.best_epoch_
+    if best and (best < model.n_epochs_ or model.patience):
+        values = model.history_[f"valid_{name}"]
+        where = storage.BEST if model.patience is None else "this is the model"
+        yield (f"best held-out {title} {values[best - 1]:.2f} after epoch {best}: {where} (the "
+               f"last epoch: {values[-1]:.2f})")  # fmt: skip
 
 
 def collapsed(model, X):

@@ -11,7 +11,6 @@ from pathlib import Path
 from minivae.data import datasets
 from minivae.models import MODELS, find
 
-EPOCHS, UPDATES = 20, 3000  # by default so many passes, and more if those are too few updates
 NOT_OPTIONS = ("verbose", "random_state")  # --quiet and --seed are the command's own
 
 
@@ -163,8 +162,6 @@ def add_settings(parser, family):
             kind = {"choices": [c for c in setting.choices if c is not None]}
         text, default = setting.help, shown(setting.default)
         text += f"; {WRITTEN[setting.kind]}" if setting.kind in WRITTEN else ""
-        if name == "epochs":
-            default += f", or more where these are less than {UPDATES} updates"
         text += f" (default: {default})" if setting.default is not None else ""
         group.add_argument(option_of(name, setting), dest=name, **kind, default=argparse.SUPPRESS,
                            help=text.replace("%", "%%"))  # fmt: skip

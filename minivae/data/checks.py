@@ -25,6 +25,21 @@ def check_count(name, value):
     return int(value)
 
 
+def check_weights(sample_weight, X):
+    """sample_weight as numbers of at least 0, not all of them 0, one per row of X; or None."""
+    if sample_weight is None:
+        return None
+    weights = as_array(sample_weight, "sample_weight", dtype=np.float64, ensure_2d=False)
+    n = X.shape[0] if hasattr(X, "shape") else len(X)
+    if weights.shape != (n,):
+        raise ValueError(f"sample_weight has shape {weights.shape}, expected one per row of X: "
+                         f"({n},)")  # fmt: skip
+    if weights.min() < 0 or not 0 < weights.sum() < np.inf:
+        raise ValueError("sample_weight must be at least 0, and not 0 for all rows; its smallest "
+                         f"entry is {weights.min():g} and its sum {weights.sum():g}")  # fmt: skip
+    return weights
+
+
 def seed_of(random_state):
     """The seed in [0, 2^63) that a random_state stands for; None: a new one every time."""
     if random_state is None:

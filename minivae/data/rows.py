@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import hashlib
 import mmap
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import issparse
@@ -11,6 +12,23 @@ from scipy.sparse import issparse
 BLOCK = 512  # rows at a time: enough for products to be efficient
 CHUNK_BYTES = 2**26  # of rows that are fetched at once to be trained on
 _watcher = contextvars.ContextVar("watcher", default=lambda done, n: None)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of X, which are not copied, as good as an array wherever rows are fetched."""
+
+    of: object  # X (n, D), or rows of it in memory, in a file or on a GPU
+    numbers: np.ndarray  # of the rows, rising
+
+    @property
+    def shape(self):
+        return len(self.numbers), self.of.shape[1]
+
+
+def located(X, rows):
+    """(data, numbers) of rows of X: of a Part, where they are in the whole."""
+    return (X.of, X.numbers[rows]) if isinstance(X, Part) else (X, rows)
 
 
 def streamed(X):
@@ -25,6 +43,7 @@ def mapped(X):
 
 def fetch(X, rows, dtype):
     """The given rows of X (n, D), a slice or numbers, as a C-contiguous array."""
+    X, rows = located(X, rows)
     if mapped(X):
         return _fetch_mapped(X, rows, dtype)
     if issparse(X):
@@ -50,6 +69,7 @@ def _fetch_mapped(X, rows, dtype):
 def chunk(X, batch, dtype):
     """What of X is trained on at once: X, or where rows are fetched as they are needed, an array
     that has the shape of so many whole batches and takes no memory."""
+    X, _ = located(X, slice(None))
     if not streamed(X):
         return X
     n, D = X.shape

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+BEST = "best."  # how the names of the best epoch's parameters begin
+
 
 @dataclass
 class State:
@@ -15,6 +17,7 @@ class State:
     epochs: int = 0  # passes made over data
     steps: int = 0  # updates made: the number of the next one
     rows: int = 0  # of the pass that is not complete
+    best: np.ndarray | None = None  # (P,) parameters of the best epoch, where training keeps them
 
     @classmethod
     def new(cls, layout, seed, dtype):
@@ -23,10 +26,11 @@ class State:
         return cls(theta, np.zeros((2, theta.size), dtype), np.zeros(len(layout.terms)))
 
     @classmethod
-    def unmade(cls, layout, dtype):
+    def unmade(cls, layout, dtype, best=False):
         """The same in name and shape only: zeros that take no memory and cannot be written."""
         zero, P = np.zeros((), dtype), layout.n_parameters
-        return cls(np.broadcast_to(zero, P), np.broadcast_to(zero, (2, P)), zero)
+        theta, moments = np.broadcast_to(zero, P), np.broadcast_to(zero, (2, P))
+        return cls(theta, moments, zero, best=theta if best else None)
 
     def begin_pass(self):
         """Forget the batches of a pass that is not complete."""
@@ -34,11 +38,15 @@ class State:
         self.totals[:] = 0
 
     def arrays(self, layout):
-        """{name: view} of all that a file keeps: parameters and the optimiser's moments."""
+        """{name: view} of all that a file keeps: parameters, the optimiser's moments, and the best
+        epoch's parameters."""
         arrays = layout.named_views(self.theta)
         for slot, moment in enumerate(self.moments):
             views = layout.named_views(moment)
             arrays |= {f"optimizer.{slot}.{name}": view for name, view in views.items()}
+        if self.best is not None:
+            views = layout.named_views(self.best)
+            arrays |= {f"{BEST}{name}": view for name, view in views.items()}
         return arrays
 
 
@@ -48,4 +56,5 @@ class Record:
 
     history: dict = field(default_factory=dict)  # name: one value per epoch
     data: dict = field(default_factory=dict)  # fingerprints of what `fit` was given
+    settled: int | None = None  # passes that `fit` settled on, where it was given no number
     best: tuple = ()  # arrays and facts of the best epoch, while its file is still to be written

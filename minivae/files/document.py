@@ -10,7 +10,7 @@ from numbers import Integral
 import numpy as np
 
 from minivae.engine.layout import Layout
-from minivae.engine.state import Record, State
+from minivae.engine.state import BEST, Record, State
 from minivae.files import storage
 from minivae.kernels.optimizers import FACTS
 
@@ -34,6 +34,7 @@ def facts_of(model):
         "rows": state.rows,
         "totals": state.totals.tolist(),
         "data": record.data,
+        "settled": record.settled,
         "history": plain(record.history),
     }
 
@@ -61,7 +62,8 @@ def load(path, part, find):
         model.check_settings(device=False)  # the device is of the computer it was trained on
         layout = Layout(model.program, n_features_of(facts), **model.plan_settings())
         check_facts(facts, layout)
-        storage.compare(path, arrays, State.unmade(layout, model.dtype).arrays(layout))
+        best = any(name.startswith(BEST) for name in arrays)
+        storage.compare(path, arrays, State.unmade(layout, model.dtype, best).arrays(layout))
         made = model.new_state(facts["n_features"], facts["seed"])
     except WRONG as error:
         raise storage.StorageError(f"{path}: does not describe a model ({error})") from error
@@ -71,6 +73,7 @@ def load(path, part, find):
     seed, layout, state = made
     state.epochs, state.steps, state.rows = facts["epochs"], facts["steps"], facts["rows"]
     state.totals[:] = facts["totals"]
+    state.best = np.zeros_like(state.theta) if best else None
     model.n_features_in_ = facts["n_features"]
     if facts["feature_names"]:
         model.feature_names_in_ = np.array(facts["feature_names"], dtype=object)
@@ -78,7 +81,7 @@ def load(path, part, find):
         name: [float("nan") if value is None else value for value in values]
         for name, values in facts["history"].items()
     } | {"seconds": [float("nan")] * facts["epochs"]}
-    model.become(seed, layout, state, Record(history, facts["data"]), part)
+    model.become(seed, layout, state, Record(history, facts["data"], facts["settled"]), part)
     for name, target in state.arrays(layout).items():
         if part in (None, name.split(".")[0]):
             target[...] = arrays[name]
@@ -120,6 +123,8 @@ def check_facts(facts, layout):
     for name, low, high in (("seed", 0, 2**63), ("epochs", 0, 2**32 + 1), ("steps", 0, 2**32 + 1),
                             ("rows", 0, 2**63)):  # fmt: skip
         check_range(facts, name, low, high)
+    if facts["settled"] is not None:
+        check_range(facts, "settled", 1, 2**63)
     names, n = facts["feature_names"], facts["n_features"]
     if type(names) is not list or not all(type(name) is str for name in names):
         raise ValueError("feature_names must be a list of words")

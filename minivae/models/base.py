@@ -7,8 +7,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from minivae.data import checks
-from minivae.data.rows import BLOCK, chunk, fetch, fingerprint
-from minivae.engine.graph import on_gpu
+from minivae.data.rows import BLOCK, fetch
 from minivae.engine.layout import Layout
 from minivae.engine.machine import check_device, machine, parse_device
 from minivae.engine.state import Record, State
@@ -18,13 +17,14 @@ from minivae.evaluation.terms import draws, mean_terms
 from minivae.evaluation.trace import trace
 from minivae.files import document, storage
 from minivae.kernels import BINARIZE
-from minivae.models import settings
-from minivae.training import loop
+from minivae.models import checking, fitting, settings
+from minivae.models.callbacks import Callbacks, watched, with_callbacks
+from minivae.training import loop, stopping
 from minivae.training.checkpoints import Checkpoints
 from minivae.training.loop import one_at_a_time
 
 
-class Model(BaseEstimator):
+class Model(Callbacks, BaseEstimator):
     """A family's face, which has besides what scikit-learn wants
 
     program             its module, as engine/program.py says
@@ -95,6 +95,18 @@ class Model(BaseEstimator):
         return self.record_.history
 
     @property
+    def n_epochs_(self):
+        """Passes made over data."""
+        check_is_fitted(self)
+        return self.state_.epochs
+
+    @property
+    def best_epoch_(self):
+        """The epoch, from 1, with the best held-out score; None where no rows were held out."""
+        best = stopping.best_epoch(stopping.held_out_scores(self.history_, self.program))
+        return None if best is None else best + 1
+
+    @property
     def _machine(self):
         return machine(self.program, self.device, self.matmul_precision)
 
@@ -133,9 +145,9 @@ class Model(BaseEstimator):
         """
         self.check_settings()
         if not hasattr(self, "state_"):
-            return self._check_new(X, name)
+            return checking.check_new(self, X, name)
         self._check_loaded()
-        self._check_unchanged()
+        checking.check_unchanged(self)
         return self._check_X(X)
 
     def check_settings(self, device=True):
@@ -147,12 +159,6 @@ class Model(BaseEstimator):
         self._check_family()
         if device:
             check_device(self.device, self.matmul_precision)
-
-    def _check_new(self, X, name):
-        """X with any number of features."""
-        array = checks.check_form(X, self, self.dtype, name)
-        checks.check_something(array, self, name)
-        return checks.check_values(array, self, self.dtype, X, name)
 
     def _check_X(self, X):
         """X with the features of the model, which has parameters."""
@@ -168,31 +174,12 @@ class Model(BaseEstimator):
             self._begin(self.new_state(array.shape[1]), X)
         return array
 
-    def _check_valid(self, X_valid, width, X):
-        """X_valid, if there is one, with the features of X, which are so many."""
-        array = None if X_valid is None else self._check_new(X_valid, "X_valid")
-        if array is not None:
-            checks.check_features(array, X_valid, width, X)
-        return array
-
     def _check_loaded(self, part=None):
         """Raise unless the model has parameters, of this part or of all."""
         check_is_fitted(self)
         if self.part_ not in (None, part):
             raise ValueError(
                 f"only the {self.part_} of this model was loaded; load(path) without part loads all"
-            )
-
-    def _check_unchanged(self):
-        """Raise if a setting that shapes the model is not what the model was made with."""
-        now = self.plan_settings()
-        changed = [n for n, value in self.layout_.settings.items() if now[n] != value]
-        if self.state_.theta.dtype != self.dtype:
-            changed.append("dtype")
-        if changed:
-            raise ValueError(
-                f"{', '.join(changed)} was changed after fit; set it back, or call fit for a new "
-                "model"
             )
 
     def _check_to_score(self, X):
@@ -208,33 +195,42 @@ class Model(BaseEstimator):
 
     # --- training -------------------------------------------------------------------------------
 
+    @with_callbacks
     @one_at_a_time
     def fit(self, X, y=None, *, X_valid=None, checkpoints=None):
-        """Train from new parameters on X (n, D) for `epochs` passes; y is ignored.
+        """Train from new parameters on X (n, D) for `epochs` passes, or until `patience` ends; y is
+        ignored.
 
         X may be a SciPy sparse matrix, or an np.memmap of any real dtype: their rows are fetched
         as they are needed. A cupy.ndarray is trained on where it is. An array of another dtype than
         the model's is converted as a whole.
-        X_valid (m, D): held-out rows; their score after each epoch is in `history_` as "valid_"
-        + its name, beside that of every term of the loss.
+        X_valid (m, D): held-out rows, instead of the part of X that validation_fraction says; their
+        score after each epoch is in `history_` as "valid_" + its name, beside that of every term of
+        the loss. With patience the model is left with the parameters of the epoch with the best
+        score, `best_epoch_`; the optimiser's moments are those of the last one.
         checkpoints: a folder where training leaves the model, as checkpoint.safetensors, after
         every epoch (some, if they take milliseconds), every minute and when it is interrupted, and
         the one with the best held-out score as best.safetensors. `load` and `resume` go on from
         there. A folder that has them already is refused.
         """
         self.check_settings()
-        array = self._check_new(X, "X")
-        X_valid = self._check_valid(X_valid, array.shape[1], X)
+        array = checking.check_new(self, X)
+        X_valid = checking.check_valid(self, X_valid, array.shape, X)
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
         if keep:
             keep.check_new()
         with loop.unchanged_by_errors(self):
             self._begin(self.new_state(array.shape[1]), X)
-            self.record_.data = self._fingerprints(array, X_valid)
-            training = self._start(X, array)
+            array, X_valid = fitting.split(self, array, X_valid)
+            last_epoch = fitting.last_epoch(self, array.shape[0])
+            self.record_.settled = last_epoch if self.epochs is None else None
+            self.record_.data = fitting.fingerprints(self, array, X_valid)
+            if self.patience is not None:
+                self.state_.best = self.state_.theta.copy()
+            training = fitting.Training(self, X, array, X_valid, self.patience)
             if keep:
                 keep.write()
-        self._train(*training, X_valid, int(self.epochs), keep)
+        training.go(last_epoch, keep, watched(self, X, last_epoch))
         return self
 
     @one_at_a_time
@@ -247,24 +243,28 @@ class Model(BaseEstimator):
         """
         self._check_loaded()
         array = self._check_X_to_train(X)
-        X_valid = self._check_valid(X_valid, array.shape[1], X)
-        checks.compare_data(self.record_.data, self._fingerprints(array, X_valid))
-        training = self._start(X, array)
+        X_valid = checking.check_valid(self, X_valid, array.shape, X)
+        array, X_valid = fitting.split(self, array, X_valid)
+        checks.compare_data(self.record_.data, fitting.fingerprints(self, array, X_valid))
+        checking.check_patience(self)
+        training = fitting.Training(self, X, array, X_valid, self.patience)
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
         if keep:
             keep.go_on()
-        self._train(*training, X_valid, int(self.epochs), keep)
+        training.go(fitting.last_epoch(self, array.shape[0]), keep)
         return self
 
     @one_at_a_time
     def partial_fit(self, X, y=None):
-        """Train for one more pass over X (n, D), going on from where the model is; y is ignored."""
+        """Train for one more pass over all rows of X (n, D), going on from where the model is; y is
+        ignored."""
         with loop.unchanged_by_errors(self):
             array = self._check_X_to_train(X)
-            training = self._start(X, array)
+            training = fitting.Training(self, X, array)
         self.state_.begin_pass()
+        self.state_.best = None
         self.record_.data = {}  # may be other data than those of the passes before
-        self._train(*training, None, self.state_.epochs + 1)
+        training.go(self.state_.epochs + 1)
         return self
 
     def new_state(self, n_features, seed=None):
@@ -289,34 +289,12 @@ class Model(BaseEstimator):
         rate = settings.schedule(self.learning_rate)[0][1]
         return loop.make_recipe(self, self.seed_, rate, binarize, self._loss_weights())
 
-    def _start(self, X, array):
-        """(Run, who trains, with all memory that it takes, on what: X on a GPU, else its array)."""
-        run = loop.Run(self._machine, self.layout_, self._loss_weights, self._recipe(),
-                  settings.schedule(self.learning_rate), self.state_, self.record_,
-                  self._held_out)  # fmt: skip
-        m, n_threads = run.machine, self.n_threads and int(self.n_threads)
-        data = X if on_gpu(X) and m.name == "cuda" else array
-        with checks.named_memory(f"batch_size={self.batch_size} on {data.shape[0]} rows"):
-            room = chunk(data, run.recipe.batch_size, self.dtype)
-            trainer = m.trainer(m, run.layout, run.recipe, run.state, room, n_threads)
-        return run, trainer, data
-
-    def _train(self, run, trainer, X, X_valid, last_epoch, keep=None):
-        try:
-            loop.train(run, X, X_valid, last_epoch, trainer, bool(self.verbose), keep)
-        finally:
-            if keep:
-                keep.write_best()
-
-    def _fingerprints(self, X, X_valid):
-        given = {"X": X, "X_valid": X_valid}.items()
-        return {n: fingerprint(array, self.dtype) for n, array in given if array is not None}
-
     # --- use ------------------------------------------------------------------------------------
 
-    def score(self, X, y=None):
-        """Mean of `score_samples` over the rows of X, in nats."""
-        return float(np.mean(self.score_samples(X)))
+    def score(self, X, y=None, sample_weight=None):
+        """Mean of `score_samples` over the rows of X, weighted by sample_weight (n,), in nats."""
+        weights = checks.check_weights(sample_weight, X)
+        return float(np.average(self.score_samples(X), weights=weights))
 
     def _terms(self, X, n_samples=1, seed=None):
         """{term: value of each row of X (n,), float64}, the mean over n_samples draws."""
@@ -378,7 +356,7 @@ class Model(BaseEstimator):
         """
         self._check_loaded()
         self.check_settings(device=False)
-        self._check_unchanged()
+        checking.check_unchanged(self)
         storage.write(path, self.state_.arrays(self.layout_), document.facts_of(self))
 
     @classmethod

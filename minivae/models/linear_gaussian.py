@@ -306,9 +306,10 @@ class LinearGaussian(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         rows, theta, p = self._infer(X)
         return log_likelihood(theta, rows, p)
 
-    def score(self, X, y=None):
-        """Mean of `score_samples` over the rows of X, in nats."""
-        return float(np.mean(self.score_samples(X)))
+    def score(self, X, y=None, sample_weight=None):
+        """Mean of `score_samples` over the rows of X, weighted by sample_weight (n,), in nats."""
+        weights = checks.check_weights(sample_weight, X)
+        return float(np.average(self.score_samples(X), weights=weights))
 
     def posterior(self, X):
         """p(z | x) of each row of X, exact: (means (n, Z), covariances (n, Z, Z))."""

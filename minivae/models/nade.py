@@ -155,8 +155,9 @@ class NADE(Model):
     parameters_ : dict of name to array, views of the live parameters: hidden.weight W (D, H),
         visible.weight V (D, H), hidden.bias c (H,), visible.bias b (D,)
     history_ : dict of lists, one value per epoch: loss, nll, log_likelihood (means over the epoch's
-        rows, nats), gradient_norm, seconds, and valid_log_likelihood, valid_nll if held-out rows
-        were given to `fit`
+        rows, nats), gradient_norm, seconds, and valid_log_likelihood, valid_nll if there are
+        held-out rows
+    n_epochs_ : int, passes made; best_epoch_ : int from 1, the one with the best held-out score
     n_features_in_ : int, D
     seed_ : int, the seed of every random number that the model draws
     """
@@ -179,7 +180,9 @@ class NADE(Model):
         momentum=0.0,
         weight_decay=0.0,
         batch_size=100,
-        epochs=20,
+        epochs=None,
+        validation_fraction=0.0,
+        patience=None,
         dtype="float32",
         device="cpu",
         matmul_precision="float32",
@@ -195,6 +198,8 @@ class NADE(Model):
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.epochs = epochs
+        self.validation_fraction = validation_fraction
+        self.patience = patience
         self.dtype = dtype
         self.device = device
         self.matmul_precision = matmul_precision

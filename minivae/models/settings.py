@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from minivae.kernels import BINARIZE, OPTIMIZERS, PRECISIONS
 
+EPOCHS, UPDATES = 20, 3000  # by default so many passes, and more if those are too few updates
 MOST = 2**63  # whole numbers end here, as they do in the files and in compiled code
 LAYERS = "positive integers, one per hidden layer"
 RATES = "a positive, finite number, or a list of (epochs, rate) of such"
@@ -91,7 +92,24 @@ COMMON = {
     "momentum": real(0.0, "of sgd, at least 0 and below 1", high=1),
     "weight_decay": real(0.0, "so many times a parameter is added to its gradient"),
     "batch_size": whole(128, "rows per update"),
-    "epochs": whole(20, "passes over the data"),
+    "epochs": whole(
+        None,
+        f"passes over the data; if not given, {EPOCHS}, or as many as {UPDATES} updates take where "
+        "the data are few, and a default schedule of rates grows with them",
+        none=True,
+    ),
+    "validation_fraction": real(
+        0.0,
+        "part of the rows that fit holds out, drawn by the seed, and scores after each epoch; of "
+        "no use where it is given X_valid",
+        high=1,
+    ),
+    "patience": whole(
+        None,
+        "epochs without a better held-out score, before training stops; fit then leaves the best "
+        "epoch's parameters; if not given, it never stops, and leaves the last one's",
+        none=True,
+    ),
     "dtype": choice("float32", ("float32", "float64"), "of parameters and all computations"),
     "device": Setting(
         "cpu",

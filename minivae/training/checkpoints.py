@@ -5,9 +5,8 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
-
 from minivae.files import document, storage
+from minivae.training.stopping import best_epoch, held_out_scores
 
 SECONDS = 60.0  # between two checkpoints in the course of an epoch
 SHARE = 10.0  # times what the last one took, before the next after an epoch
@@ -20,7 +19,6 @@ class Checkpoints:
         if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
             raise ValueError(f"checkpoints must be a folder, got {folder!r}")
         self.model, self.folder = model, Path(folder)
-        self.score = f"valid_{model.program.SCORE[0]}"  # its name in the history
         self.written, self.took = time.monotonic(), 0.0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -43,9 +41,9 @@ class Checkpoints:
         """For one that goes on: keep the best, if it is this training's."""
         with contextlib.suppress(storage.StorageError):
             facts = storage.read(self.folder / storage.BEST)[1]
-            ours, past = document.facts_of(self.model), facts["history"].get(self.score, [])
+            ours, past = document.facts_of(self.model), self._scores(facts["history"])
             same = all(facts[name] == ours[name] for name in ("model", "seed", "data"))
-            if not same or past != ours["history"].get(self.score, [])[: len(past)]:
+            if not same or past != self._scores(ours["history"])[: len(past)]:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.folder / storage.BEST)
         self.write()
@@ -57,8 +55,8 @@ class Checkpoints:
     def epoch(self):
         """After an epoch, remember the best, and write mostly: where epochs take milliseconds some
         are left out, so that writing takes a tenth of the time."""
-        *before, now = self.model.history_.get(self.score) or [np.nan]
-        if now > np.nanmax([-np.inf, *before]):
+        scores = self._scores(self.model.history_)
+        if scores and best_epoch(scores) == len(scores) - 1:
             arrays = self.model.state_.arrays(self.model.layout_).items()
             copies = {name: array.copy() for name, array in arrays}
             self.model.record_.best = copies, document.facts_of(self.model)
@@ -67,6 +65,9 @@ class Checkpoints:
     def end(self):
         """At the end of training, or where it was interrupted, write always."""
         self.write()
+
+    def _scores(self, history):
+        return held_out_scores(history, self.model.program)
 
     def _write_after(self, pause):
         if time.monotonic() - self.written >= pause:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minivae.data.rows import chunk, fetch, streamed
+from minivae.data.rows import chunk, fetch, located, streamed
 from minivae.engine.layout import Layout
 from minivae.engine.machine import Machine
 from minivae.engine.state import Record, State
@@ -21,6 +21,7 @@ from minivae.training.divergence import first_fault
 from minivae.training.interrupts import defer_signals
 from minivae.training.order import Order
 from minivae.training.progress import Progress
+from minivae.training.stopping import best_epoch, held_out_scores, out_of_patience
 
 MOST_STEPS = 2**32  # a step's number is one word of a random number's counter
 # id of a model: the call that trains it. A lock in the model itself could not be pickled.
@@ -71,6 +72,8 @@ class Run:
     state: State
     record: Record
     held_out: object = None  # held_out(X_valid): {name: mean over held-out rows}
+    patience: int | None = None  # epochs without a better held-out score, before the end
+    watch: object = None  # begin() and end() of an epoch; the latter says whether to stop
 
     def rate(self, epoch):
         """The learning rate of an epoch, counted from 0."""
@@ -89,6 +92,10 @@ class Run:
             **terms,
             self.layout.program.SCORE[0]: score(self.layout.program, terms),
         }
+
+    def scores(self):
+        """The held-out score of each epoch."""
+        return held_out_scores(self.record.history, self.layout.program)
 
     def loss(self, terms):
         """The loss for values of all terms, in the epoch that the state is in."""
@@ -121,9 +128,11 @@ def make_recipe(settings, seed, rate, binarize, weights):
 
 
 def train(run, X, X_valid, last_epoch, trainer, show, keep=None):
-    """Train until last_epoch passes over X (n, D) are made, each recorded in the history.
+    """Train until last_epoch passes over X (n, D) are made, each recorded in the history, or until
+    patience with the held-out score has come to its end.
 
     Goes on in the middle of a pass if the state is there. X_valid (m, D) or None: held-out rows.
+    X and X_valid may be a Part.
     show: a progress bar. keep: None, or has batches(), epoch() and end(), called when the state can
     be stored. Ctrl-C, and with `keep` termination, first wait for that. FloatingPointError if the
     loss is no longer finite; the state is as the last good batch left it.
@@ -135,8 +144,11 @@ def train(run, X, X_valid, last_epoch, trainer, show, keep=None):
     signals = (signal.SIGINT, signal.SIGTERM) if keep else (signal.SIGINT,)
     progress = Progress(state, n, last_epoch, run.layout.program.SCORE, show)
     with defer_signals(*signals) as interrupted, trainer, progress:
-        while state.epochs < last_epoch and not interrupted():
+        stop = out_of_patience(run.scores(), run.patience)
+        while state.epochs < last_epoch and not stop and not interrupted():
             begin = time.perf_counter()
+            if run.watch:
+                run.watch.begin()
             while state.rows < n:
                 check_room(state)
                 try:
@@ -163,8 +175,12 @@ def train(run, X, X_valid, last_epoch, trainer, show, keep=None):
                 values |= {f"valid_{name}": value for name, value in run.held_out(X_valid).items()}
             end_epoch(run, values)
             progress.epoch(values, history)
-            if keep:
+            if run.watch or keep:
                 trainer.store()
+            stop = out_of_patience(run.scores(), run.patience)
+            if run.watch:
+                stop |= run.watch.end()
+            if keep:
                 keep.epoch()
         if keep:
             trainer.store()
@@ -192,8 +208,8 @@ def train_chunk(run, X, trainer, order):
     batch = min(recipe.batch_size, n)
     most = min(-(-chunk(X, batch, dtype).shape[0] // batch), MOST_STEPS - state.steps)
     rows = order(n, recipe.seed, state.epochs)[state.rows :][: min(trainer.steps, most) * batch]
-    data, numbers = X, rows
-    if streamed(X):
+    data, numbers = located(X, rows)
+    if streamed(data):
         data, numbers = fetch(X, rows, dtype), np.arange(rows.size)
     made = trainer.run(recipe, state, data, numbers)
     state.rows += min(made * batch, rows.size)
@@ -236,10 +252,13 @@ def norm(gradient):
 
 
 def end_epoch(run, values):
-    """Count the pass and record its values; what was not recorded for an earlier one is NaN."""
+    """Count the pass and record its values; what was not recorded for an earlier one is NaN. The
+    state, which is on the host where there are held-out rows, keeps the best epoch if it shall."""
     history, epochs = run.record.history, run.state.epochs
     for name in [*values, *(history.keys() - values.keys())]:
         past = history.setdefault(name, [])
         past += [np.nan] * (epochs - len(past)) + [values.get(name, np.nan)]
     run.state.epochs += 1
     run.state.begin_pass()
+    if run.state.best is not None and best_epoch(run.scores()) == epochs:
+        run.state.best[:] = run.state.theta

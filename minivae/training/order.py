@@ -19,13 +19,13 @@ class Order:
         return self.rows
 
 
-def shuffled(n, seed, epoch):
-    """The order of n rows in an epoch: a permutation that depends on (seed, epoch) alone.
+def shuffled(n, seed, epoch, stream=STREAM_ORDER):
+    """The order of n rows in an epoch: a permutation that depends on (stream, seed, epoch) alone.
 
     Rows are sorted by random words; a row's own number below its word decides between equals.
     """
     words = np.empty((1, n), np.uint32)
-    reference.random_words(seed, STREAM_ORDER, epoch, 0, words)
+    reference.random_words(seed, stream, epoch, 0, words)
     keys = words[0].astype(np.uint64)  # in place from here on: n may be large
     keys <<= np.uint64(32)
     keys |= np.arange(n, dtype=np.uint64)

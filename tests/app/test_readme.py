@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minivae.app import commands
 from minivae.app.cli import main
 from minivae.kernels.tables import SUBJECTS
+from minivae.models import settings
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -36,7 +36,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 
 def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "UPDATES", 1)  # EPOCHS passes are enough to see that they run
+    monkeypatch.setattr(settings, "UPDATES", 1)  # EPOCHS passes are enough to see that they run
     table = np.random.default_rng(0).normal(size=(60, 4))
     np.savetxt("table.csv", table, delimiter=",", header="a,b,c,d", comments="")
     run = [words for words in COMMANDS if "mnist" not in words]

@@ -13,8 +13,9 @@ from tiny import FAMILIES
 
 import minivae
 from minivae import datasets, models
-from minivae.app import cli, commands, options
+from minivae.app import cli, options
 from minivae.engine import machine
+from minivae.models import settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "runs.md"
 
@@ -116,8 +117,8 @@ def test_defaults_and_options_are_those_of_the_estimator(family):
 def test_digits_are_the_default_data_and_few_rows_have_more_epochs(
     files, tmp_path, capsys, monkeypatch, no_pictures
 ):
-    monkeypatch.setattr(commands, "EPOCHS", 2)
-    monkeypatch.setattr(commands, "UPDATES", 30)  # digits have 13 batches
+    monkeypatch.setattr(settings, "EPOCHS", 2)
+    monkeypatch.setattr(settings, "UPDATES", 30)  # digits have 13 batches
     for data, epochs in ([], 3), ([files / "images.npz"], 30):
         run = tmp_path / str(epochs)
         words = "--hidden 2 --device reference".split()

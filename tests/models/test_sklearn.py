@@ -118,7 +118,8 @@ ODD = dict(  # a value for every setting that is not the default, each of them i
     binarize="threshold", posterior="full", missing="mask", beta=np.float64(2.5), optimizer="sgd",
     objective="iwae", n_importance=5, beta_warmup=np.int64(3), free_bits=0.25,
     learning_rate=np.float64(0.01), momentum=0.5, weight_decay=0.125, batch_size=np.int32(7),
-    epochs=3, dtype="float64", device="cuda", n_threads=2,
+    epochs=3, validation_fraction=np.float32(0.25), patience=np.int16(4), dtype="float64",
+    device="cuda", n_threads=2,
     random_state=np.random.RandomState(3), verbose=1, matmul_precision="half",
 )  # fmt: skip
 
@@ -302,7 +303,9 @@ BAD_SETTINGS = {
     "momentum": [-0.1, 1, np.nan, None],
     "weight_decay": [-1, np.nan, np.inf, None],
     "batch_size": [0, -1, 2.5, None],
-    "epochs": [0, -1, 2.5, None],
+    "epochs": [0, -1, 2.5],
+    "validation_fraction": [-0.1, 1, np.nan, "0.1", None],
+    "patience": [0, -1, 2.5, True],
     "dtype": ["float16", "double", None, np.float32],
     "device": ["gpu", None],
     "n_threads": [0, -1, 2.5, True],

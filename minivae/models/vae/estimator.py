@@ -33,8 +33,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     ----------
     parameters_ : dict of name to array, views of the live parameters
     history_ : dict of lists, one value per epoch: loss, nll, kl, elbo (means over the epoch's rows,
-        nats), gradient_norm, seconds, and valid_elbo, valid_nll, valid_kl if held-out rows were
-        given to `fit`
+        nats), gradient_norm, seconds, and valid_elbo, valid_nll, valid_kl if there are held-out
+        rows
+    n_epochs_ : int, passes made; best_epoch_ : int from 1, the one with the best held-out score
     n_features_in_ : int, D
     seed_ : int, the seed of every random number that the model draws
     """
@@ -66,7 +67,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         momentum=0.0,
         weight_decay=0.0,
         batch_size=128,
-        epochs=20,
+        epochs=None,
+        validation_fraction=0.0,
+        patience=None,
         dtype="float32",
         device="cpu",
         matmul_precision="float32",
@@ -93,6 +96,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.epochs = epochs
+        self.validation_fraction = validation_fraction
+        self.patience = patience
         self.dtype = dtype
         self.device = device
         self.matmul_precision = matmul_precision
