@@ -31,7 +31,9 @@ def compiling_beside(model, n_features):
 
 def started(model, n_features):
     """The second process, or None where there is no need for one or none to be had."""
-    if model.device != "cpu" or is_compiled(machine(model.program, "cpu", model.matmul_precision)):
+    if model.device != "cpu" or model.takes_tables:
+        return None
+    if is_compiled(machine(model.program, "cpu", model.matmul_precision)):
         return None
     what = {"model": model.program.NAME, "settings": model.get_params(), "n_features": n_features}
     words, nothing = [sys.executable, "-m", __name__, json.dumps(what)], subprocess.DEVNULL

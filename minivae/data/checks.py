@@ -164,12 +164,11 @@ def named_memory(what):
         raise MemoryError(f"{what}: too large for memory ({error})") from error
 
 
-def check_values(X, model, dtype, given, name="X"):
+def check_values(X, model, dtype, labels, name="X"):
     """X, as `check_form` gives it; ValueError for values that the model cannot have.
 
     Those are NaN (unless it takes missing values) and infinity in the model's dtype, and for a
-    Bernoulli likelihood what lies outside [0, 1]. given: what X was made of, whose columns may have
-    names.
+    Bernoulli likelihood what lies outside [0, 1]. labels: names of the columns, or None.
     """
     missing = model.takes_missing
     low, high = (0, 0) if issparse(X) else (np.inf, -np.inf)  # what is not stored is 0
@@ -185,12 +184,12 @@ def check_values(X, model, dtype, given, name="X"):
     if missing and low > high:  # nothing is known, so nothing can be wrong
         return X
     if not (np.isfinite(low) and np.isfinite(high)):
-        _refuse_not_finite(X, dtype, getattr(given, "columns", None), name, missing)
-    if model.is_bernoulli and (low < 0 or high > 1):
+        _refuse_not_finite(X, dtype, labels, name, missing)
+    if model.on_unit_interval and (low < 0 or high > 1):
         raise ValueError(  # scikit-learn wants the first words
             f"{'Negative values in data: ' if low < 0 else ''}{name} has values from {low:g} to "
-            f"{high:g}, but a Bernoulli likelihood needs values in [0, 1]: scale {name} (8-bit "
-            f"images: divide by 255){model.instead_of_bernoulli}"
+            f"{high:g}, but {model.likelihood_in_words} needs values in [0, 1]: scale {name} "
+            f"(8-bit images: divide by 255){model.instead_of_bernoulli}"
         )
     return X
 

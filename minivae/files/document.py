@@ -9,6 +9,7 @@ from numbers import Integral
 
 import numpy as np
 
+from minivae.data.schema import Schema
 from minivae.engine.layout import Layout
 from minivae.engine.state import BEST, Record, State
 from minivae.files import storage
@@ -27,6 +28,7 @@ def facts_of(model):
         "model": model.program.NAME,
         "settings": settings,
         "n_features": model.n_features_in_,
+        "schema": model.schema_ and model.schema_.facts(),
         "feature_names": list(getattr(model, "feature_names_in_", [])),
         "seed": model.seed_,
         "epochs": state.epochs,
@@ -60,11 +62,13 @@ def load(path, part, find):
         model = make(**{name: tuples(value) for name, value in facts["settings"].items()})
         check_sizes(model, len(arrays))
         model.check_settings(device=False)  # the device is of the computer it was trained on
-        layout = Layout(model.program, n_features_of(facts), **model.plan_settings())
+        model.schema_ = facts.get("schema") and Schema.of(facts["schema"])
+        D = n_features_of(facts, model.schema_)
+        layout = Layout(model.program, D, **model.plan_settings())
         check_facts(facts, layout)
         best = any(name.startswith(BEST) for name in arrays)
         storage.compare(path, arrays, State.unmade(layout, model.dtype, best).arrays(layout))
-        made = model.new_state(facts["n_features"], facts["seed"])
+        made = model.new_state(D, facts["seed"])
     except WRONG as error:
         raise storage.StorageError(f"{path}: does not describe a model ({error})") from error
     if part is not None and part not in make.parts:
@@ -81,7 +85,7 @@ def load(path, part, find):
         name: [float("nan") if value is None else value for value in values]
         for name, values in facts["history"].items()
     } | {"seconds": [float("nan")] * facts["epochs"]}
-    model.become(seed, layout, state, Record(history, facts["data"], facts["settled"]), part)
+    model.become(seed, layout, state, Record(history, facts["data"], facts.get("settled")), part)
     for name, target in state.arrays(layout).items():
         if part in (None, name.split(".")[0]):
             target[...] = arrays[name]
@@ -104,10 +108,14 @@ def check_sizes(model, n_arrays):
             raise ValueError(f"{name} has more entries than the file has arrays")
 
 
-def n_features_of(facts):
-    """D, which must be known before the layout."""
+def n_features_of(facts, schema):
+    """D, which must be known before the layout: of a table, the columns of its numbers."""
     check_range(facts, "n_features", 1, 2**31)
-    return facts["n_features"]
+    if schema is None:
+        return facts["n_features"]
+    if len(schema.columns) != facts["n_features"]:
+        raise ValueError("the schema must have n_features columns")
+    return schema.width
 
 
 def check_range(facts, name, low, high):
@@ -123,7 +131,7 @@ def check_facts(facts, layout):
     for name, low, high in (("seed", 0, 2**63), ("epochs", 0, 2**32 + 1), ("steps", 0, 2**32 + 1),
                             ("rows", 0, 2**63)):  # fmt: skip
         check_range(facts, name, low, high)
-    if facts["settled"] is not None:
+    if facts.get("settled") is not None:
         check_range(facts, "settled", 1, 2**63)
     names, n = facts["feature_names"], facts["n_features"]
     if type(names) is not list or not all(type(name) is str for name in names):

@@ -17,7 +17,7 @@ from minivae.evaluation.terms import draws, mean_terms
 from minivae.evaluation.trace import trace
 from minivae.files import document, storage
 from minivae.kernels import BINARIZE
-from minivae.models import checking, fitting, settings
+from minivae.models import checking, fitting, settings, tables
 from minivae.models.callbacks import Callbacks, watched, with_callbacks
 from minivae.training import loop, stopping
 from minivae.training.checkpoints import Checkpoints
@@ -37,8 +37,10 @@ class Model(Callbacks, BaseEstimator):
     program = None
     SETTINGS = {}
     score_kind = None
+    likelihood_in_words = "a Bernoulli likelihood"  # where x must lie in [0, 1]
     instead_of_bernoulli = ""  # for other data than that, as the end of a sentence
     parts = ()  # names of parts that `load` can give alone, as their parameters begin
+    schema_ = None  # of the table that a model of tables was trained on
 
     def __init_subclass__(cls):
         super().__init_subclass__()
@@ -64,6 +66,16 @@ class Model(Callbacks, BaseEstimator):
     def is_bernoulli(self):
         """Whether x is 0 or 1 to the model, or between."""
         return True
+
+    @property
+    def on_unit_interval(self):
+        """Whether x must lie in [0, 1]."""
+        return self.is_bernoulli
+
+    @property
+    def takes_tables(self):
+        """Whether X may be a table with columns of several kinds; `schema` then says which."""
+        return False
 
     @property
     def takes_missing(self):
@@ -131,7 +143,7 @@ class Model(Callbacks, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.positive_only = self.is_bernoulli
+        tags.input_tags.positive_only = self.on_unit_interval
         tags.input_tags.allow_nan = self.takes_missing
         return tags
 
@@ -145,7 +157,7 @@ class Model(Callbacks, BaseEstimator):
         """
         self.check_settings()
         if not hasattr(self, "state_"):
-            return checking.check_new(self, X, name)
+            return checking.check_new(self, X, tables.new_schema(self, X), name)
         self._check_loaded()
         checking.check_unchanged(self)
         return self._check_X(X)
@@ -162,16 +174,22 @@ class Model(Callbacks, BaseEstimator):
 
     def _check_X(self, X):
         """X with the features of the model, which has parameters."""
-        dtype = self.state_.theta.dtype
-        array = checks.check_form(X, self, dtype)
+        dtype, schema = self.state_.theta.dtype, self.schema_
+        if schema is None:
+            array = tables.as_numbers(self, X, dtype, None)
         validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
-        return checks.check_values(array, self, dtype, X)
+        if schema is not None:  # whose own words for another table are for those without names
+            array = tables.as_numbers(self, X, dtype, schema)
+        return checks.check_values(array, self, dtype, tables.labels(X, schema))
 
     def _check_X_to_train(self, X):
         """`check_data`, where a model without parameters gets its initial ones."""
-        array = self.check_data(X)
-        if not hasattr(self, "state_"):
-            self._begin(self.new_state(array.shape[1]), X)
+        if hasattr(self, "state_"):
+            return self.check_data(X)
+        self.check_settings()
+        schema = tables.new_schema(self, X)
+        array = checking.check_new(self, X, schema)
+        self._begin(X, array.shape[1], schema)
         return array
 
     def _check_loaded(self, part=None):
@@ -214,13 +232,14 @@ class Model(Callbacks, BaseEstimator):
         there. A folder that has them already is refused.
         """
         self.check_settings()
-        array = checking.check_new(self, X)
-        X_valid = checking.check_valid(self, X_valid, array.shape, X)
+        schema = tables.new_schema(self, X)
+        array = checking.check_new(self, X, schema)
+        X_valid = checking.check_valid(self, X_valid, array.shape, X, schema)
         keep = None if checkpoints is None else Checkpoints(self, checkpoints)
         if keep:
             keep.check_new()
         with loop.unchanged_by_errors(self):
-            self._begin(self.new_state(array.shape[1]), X)
+            self._begin(X, array.shape[1], schema)
             array, X_valid = fitting.split(self, array, X_valid)
             last_epoch = fitting.last_epoch(self, array.shape[0])
             self.record_.settled = last_epoch if self.epochs is None else None
@@ -243,7 +262,7 @@ class Model(Callbacks, BaseEstimator):
         """
         self._check_loaded()
         array = self._check_X_to_train(X)
-        X_valid = checking.check_valid(self, X_valid, array.shape, X)
+        X_valid = checking.check_valid(self, X_valid, array.shape, X, self.schema_)
         array, X_valid = fitting.split(self, array, X_valid)
         checks.compare_data(self.record_.data, fitting.fingerprints(self, array, X_valid))
         checking.check_patience(self)
@@ -275,8 +294,11 @@ class Model(Callbacks, BaseEstimator):
             layout = Layout(self.program, n_features, **shape)
             return seed, layout, State.new(layout, seed, self.dtype)
 
-    def _begin(self, made, X):
-        """Become the model that `new_state` made, with the feature names of X."""
+    def _begin(self, X, n_features, schema):
+        """Become a new model, with the feature names of X, which is n_features columns of numbers by
+        the schema."""
+        self.schema_ = schema
+        made = self.new_state(n_features)
         validate_data(self, X, skip_check_array=True)  # names, number of features
         self.become(*made)
 

@@ -3,20 +3,21 @@
 from math import ceil
 
 from minivae.data import checks
+from minivae.models import tables
 
 
-def check_new(model, X, name="X"):
+def check_new(model, X, schema, name="X"):
     """X with any number of features, as an array that the model can be trained on."""
-    array = checks.check_form(X, model, model.dtype, name)
+    array = tables.as_numbers(model, X, model.dtype, schema, name)
     checks.check_something(array, model, name)
-    return checks.check_values(array, model, model.dtype, X, name)
+    return checks.check_values(array, model, model.dtype, tables.labels(X, schema), name)
 
 
-def check_valid(model, X_valid, shape, X):
+def check_valid(model, X_valid, shape, X, schema):
     """X_valid as an array, if there is one, with the features of X, which has this shape. Raises
     where no rows are held out, or none are left, and the settings want some."""
     if X_valid is not None:
-        array = check_new(model, X_valid, "X_valid")
+        array = check_new(model, X_valid, schema, "X_valid")
         checks.check_features(array, X_valid, shape[1], X)
         return array
     fraction = float(model.validation_fraction)
