@@ -11,13 +11,13 @@ from minivae.models import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_LINES, MAX_ENGINE_LINES = 400, 1250
-HEAVY = "cupy matplotlib numba pandas pooch scipy sklearn torch".split()
+HEAVY = "cupy matplotlib numba pandas polars pooch scipy sklearn torch".split()
 # One rule a folder, from below to above: it may import the folders named before it, itself, the
 # standard library, and these packages, inside functions too.
 FOLDERS = {
     "kernels": "numpy",
     "engine": "numpy",
-    "data": "numpy pooch pyarrow scipy sklearn",
+    "data": "numpy pandas polars pooch pyarrow scipy sklearn",
     "evaluation": "numpy",
     "files": "numpy safetensors",
     "training": "numpy tqdm",
