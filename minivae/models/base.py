@@ -295,8 +295,7 @@ class Model(Callbacks, BaseEstimator):
             return seed, layout, State.new(layout, seed, self.dtype)
 
     def _begin(self, X, n_features, schema):
-        """Become a new model, with the feature names of X, which is n_features columns of numbers by
-        the schema."""
+        """Become a new model of X, which is n_features columns of numbers by the schema."""
         self.schema_ = schema
         made = self.new_state(n_features)
         validate_data(self, X, skip_check_array=True)  # names, number of features

@@ -40,7 +40,7 @@ def as_given(model, values, how, X=None):
     """Numbers (n, D) as the model's users see them: a table as it was in `fit`; or a frame with the
     features' names where `set_output` asks for frames; else they stay an array.
 
-    how: "mean", "draw" or "mode" of p(x|z), see Schema.decode. X: whose rows' names they get.
+    how: "mean" or "draw", as in Schema.decode. X: a frame whose rows' names they get.
     """
     if model.schema_ is not None:
         return model.schema_.decode(values, how)

@@ -12,9 +12,10 @@ from minivae.engine.threads import count_sessions
 from minivae.evaluation import ais, importance, quadrature
 from minivae.evaluation.diagnosis import diagnose
 from minivae.evaluation.terms import mean_terms
+from minivae.models import tables
 from minivae.models.base import Model
-from minivae.models.vae import program
-from minivae.models.vae.settings import SETTINGS
+from minivae.models.vae import filling, program
+from minivae.models.vae.settings import SETTINGS, check_binarize, check_together
 
 
 class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
@@ -118,6 +119,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
             "objective": self.objective,
             "n_importance": int(self.n_importance),
             "free_bits": float(self.free_bits),
+            "columns": self.schema_
+            and (self.schema_.groups, tuple(map(tuple, self.schema_.units.tolist()))),
         }
 
     def _weights(self, epoch=None):
@@ -133,34 +136,27 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         """The layout of the same parameters with some settings that do not shape them changed."""
         settings = self.layout_.settings | changes
         same = settings == self.layout_.settings
-        return self.layout_ if same else Layout(program, self.n_features_in_, **settings)
+        return self.layout_ if same else Layout(program, self.layout_.n_features, **settings)
 
     def _check_family(self):
         """Raise for settings that do not go together."""
-        if self.objective != "elbo":
-            for name, plain in {"beta": 1, "beta_warmup": 0, "free_bits": 0}.items():
-                if getattr(self, name) != plain:
-                    raise ValueError(
-                        f'{name}={getattr(self, name)!r} goes with objective="elbo", got '
-                        f"objective={self.objective!r}; leave {name}={plain}"
-                    )
-        if self.free_bits and self.posterior == "full":
-            raise ValueError(
-                f'free_bits={self.free_bits!r} goes with posterior="diagonal", whose kl is a sum '
-                'over latents, got posterior="full"; leave free_bits=0'
-            )
-        self._check_binarize()
-
-    def _check_binarize(self):
-        if self.binarize is not None and self.likelihood != "bernoulli":
-            raise ValueError(
-                f'binarize={self.binarize!r} goes with likelihood="bernoulli", got '
-                f"likelihood={self.likelihood!r}; leave binarize=None"
-            )
+        check_together(self)
 
     @property
     def is_bernoulli(self):
         return self.likelihood == "bernoulli"
+
+    @property
+    def on_unit_interval(self):
+        return self.likelihood in ("bernoulli", "bounded_gaussian", "continuous_bernoulli")
+
+    @property
+    def likelihood_in_words(self):
+        return f"likelihood={self.likelihood!r}"
+
+    @property
+    def takes_tables(self):
+        return self.likelihood == "mixed"
 
     @property
     def takes_missing(self):
@@ -172,7 +168,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
 
     @property
     def _binarize_code(self):
-        self._check_binarize()
+        check_binarize(self)
         return super()._binarize_code
 
     def __sklearn_tags__(self):
@@ -214,33 +210,58 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         return diagnose(*heads, self.get_params())
 
     def inverse_transform(self, Z):
-        """Decoder means for codes Z (n, latent_dim): probabilities or Gaussian means, (n, D)."""
+        """E[x|z] for codes Z (n, latent_dim): probabilities or means (n, D); of a table with
+        likelihood="mixed" a table, with the most probable categories."""
         self._check_loaded("decoder")
         Z = checks.as_array(Z, "Z", dtype=self.state_.theta.dtype, order="C")
         if Z.shape[1] != self._n_features_out:
             raise ValueError(
                 f"Z has {Z.shape[1]} columns, expected one per latent: {self._n_features_out}"
             )
-        return importance.decode(self._session(len(Z), self._for_use()), Z)
+        means = importance.decode(self._session(len(Z), self._for_use()), Z)
+        return tables.as_given(self, means, "mean", Z)
 
     def reconstruct(self, X):
-        """Decoder means at the posterior means of X, (n, D)."""
+        """`inverse_transform` of the posterior means of X, (n, D)."""
         self._check_loaded()
-        X = self._check_X(X)
+        given, X = X, self._check_X(X)
         session = self._session(X.shape[0], self._for_use())
-        return importance.decode(session, self._encode(session, X))
+        means = importance.decode(session, self._encode(session, X))
+        return tables.as_given(self, means, "mean", given)
 
     def _encode(self, session, X):
         return importance.encode(session, X, self._binarize_code)[0]
 
     def sample(self, n_samples=1, random_state=None):
-        """Draws of x from the model, (n_samples, D): z from N(0, I), then x from p(x|z).
+        """Draws of x from the model, (n_samples, D): z from N(0, I), then x from p(x|z); a table
+        where the model was trained on one.
 
         For the means that pictures usually show: `inverse_transform` of standard normal Z.
         random_state as in `elbo`.
         """
         self._check_loaded("decoder")
-        return self._draws(n_samples, random_state)
+        return tables.as_given(self, self._draws(n_samples, random_state), "draw")
+
+    def impute(self, X, n_draws=None, n_samples=1000, random_state=None):
+        """X with its missing values filled in; what is known stays as it is. Needs missing="mask".
+
+        n_draws None: with their mean given what is known of the row (of a category, the mode), by
+        self-normalised importance sampling of n_samples draws of z (evaluation/imputation.py).
+        n_draws: so many multiple imputations (n_draws, n, D), or a list of tables; each is a draw
+        from p(what is missing | what is known), resampled from n_samples. random_state as in
+        `elbo`.
+        """
+        return filling.impute(self, X, n_draws, n_samples, random_state)
+
+    def augment(self, X, y=None, n_samples=100, random_state=None):
+        """New rows (n_samples, D) like those of X, or with classes y (n,) the pair (rows, their
+        classes), as many of each class as of any other.
+
+        Each is E[x|z] for a draw z of q(z|x) of a row x that is drawn from its class: so it keeps
+        what the model has learned of the row, and not the noise of p(x|z), which knows no class.
+        random_state as in `elbo`.
+        """
+        return filling.augment(self, X, y, n_samples, random_state)
 
     def elbo(self, X, n_samples=1, random_state=None):
         """ELBO of each row of X (n,), in nats, from n_samples posterior draws: unbiased.

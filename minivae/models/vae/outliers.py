@@ -2,13 +2,8 @@
 
 from numbers import Integral, Real
 
-import numpy as np
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils._param_validation import HasMethods, Interval
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
-
-from minivae.models.vae.estimator import VAE
 
 
 class VAEOutlierDetector(OutlierMixin, BaseEstimator):

@@ -43,3 +43,34 @@ SETTINGS = {
     "free_bits": real(0.0, "nats of kl, of each latent, that cost nothing"),
     **COMMON,
 }
+
+
+def check_together(vae):
+    """Raise for settings that do not go together."""
+    if vae.objective != "elbo":
+        for name, plain in {"beta": 1, "beta_warmup": 0, "free_bits": 0}.items():
+            if getattr(vae, name) != plain:
+                raise ValueError(
+                    f'{name}={getattr(vae, name)!r} goes with objective="elbo", got '
+                    f"objective={vae.objective!r}; leave {name}={plain}"
+                )
+    if vae.free_bits and vae.posterior == "full":
+        raise ValueError(
+            f'free_bits={vae.free_bits!r} goes with posterior="diagonal", whose kl is a sum '
+            'over latents, got posterior="full"; leave free_bits=0'
+        )
+    if vae.schema is not None and vae.likelihood != "mixed":
+        raise ValueError(
+            f'schema={vae.schema!r} goes with likelihood="mixed", got '
+            f"likelihood={vae.likelihood!r}; leave schema=None"
+        )
+    check_binarize(vae)
+
+
+def check_binarize(vae):
+    """Raise unless binarize is what the likelihood can have."""
+    if vae.binarize is not None and vae.likelihood != "bernoulli":
+        raise ValueError(
+            f'binarize={vae.binarize!r} goes with likelihood="bernoulli", got '
+            f"likelihood={vae.likelihood!r}; leave binarize=None"
+        )
