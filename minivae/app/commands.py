@@ -325,7 +325,10 @@ def describe(model):
     shape = [
         f"{name} {shown(value) or 'none'}"
         for name, value in model.plan_settings().items()
-        if model.SETTINGS[name].kind in ("whole", "sizes") or value != model.SETTINGS[name].default
+        if name in model.SETTINGS
+        and (
+            model.SETTINGS[name].kind in ("whole", "sizes") or value != model.SETTINGS[name].default
+        )
     ]
     n_parameters = sum(array.size for array in model.parameters_.values())
     words = ", ".join([f"{model.program.NAME} of {model.n_features_in_} features", *shape])

@@ -15,6 +15,7 @@ from minivae.evaluation.terms import mean_terms
 from minivae.models import tables
 from minivae.models.base import Model
 from minivae.models.vae import filling, program
+from minivae.models.vae.likelihoods import columns_of_table
 from minivae.models.vae.settings import SETTINGS, check_binarize, check_together
 
 
@@ -119,8 +120,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
             "objective": self.objective,
             "n_importance": int(self.n_importance),
             "free_bits": float(self.free_bits),
-            "columns": self.schema_
-            and (self.schema_.groups, tuple(map(tuple, self.schema_.units.tolist()))),
+            "columns": self.schema_ and columns_of_table(self.schema_),
         }
 
     def _weights(self, epoch=None):

@@ -26,6 +26,11 @@ OF_ALL_COLUMNS = {
 NOISY = ("real", "bounded")  # kinds with a learned variance for each column
 
 
+def columns_of_table(schema):
+    """What `columns_of` wants of a table, as a setting: plain values that can be compared."""
+    return schema.groups, tuple(map(tuple, schema.units.tolist()))
+
+
 def columns_of(likelihood, n_features, columns):
     """(groups, units) of a likelihood that has them, else None; columns: those of a table, as the
     setting of that name has them."""
