@@ -14,6 +14,8 @@ _HOMES = {
     "VAE": "models.vae.estimator",
     "NADE": "models.nade",
     "LinearGaussian": "models.linear_gaussian",
+    "VAEImputer": "models.vae.imputer",
+    "VAEOutlierDetector": "models.vae.outliers",
     "load": "models",
     "StorageError": "files.storage",
 }

@@ -325,14 +325,16 @@ def describe(model):
     shape = [
         f"{name} {shown(value) or 'none'}"
         for name, value in model.plan_settings().items()
-        if name in model.SETTINGS
-        and (
-            model.SETTINGS[name].kind in ("whole", "sizes") or value != model.SETTINGS[name].default
-        )
+        if name in model.SETTINGS and is_told(model.SETTINGS[name], value)
     ]
     n_parameters = sum(array.size for array in model.parameters_.values())
     words = ", ".join([f"{model.program.NAME} of {model.n_features_in_} features", *shape])
     return f"{words}: {n_parameters} parameters"
+
+
+def is_told(setting, value):
+    """Whether a line on a model says a setting: the sizes always, others if they are not usual."""
+    return setting.kind in ("whole", "sizes") or value != setting.default
 
 
 def count(n, noun):
