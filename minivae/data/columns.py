@@ -1,11 +1,11 @@
 """One column of a table: what kind it is of, and the way between its values and numbers."""
 
 from dataclasses import asdict, dataclass
-from math import exp, isfinite, log
+from math import exp, log
 
 import numpy as np
 
-from minivae.data.frames import CATEGORICAL, LARGEST, WORDS, Cells, known, label, refuse
+from minivae.data.frames import CATEGORICAL, LARGEST, WORDS, Cells, kept, label, refuse
 
 NUMBERS = ("real", "positive", "count")  # kinds whose values are numbers
 CODED = ("binary", "category")  # kinds that have a list of values
@@ -14,19 +14,27 @@ MAX_CATEGORIES = 1000
 MIN_GAIN = 0.1  # nats a value, from which on a log-normal density is preferred to a normal one
 DISPERSION, MAX_MEAN = (0.5, 3.0), 10.0  # variance over mean, and mean, of what is taken for counts
 SMALLEST_MEAN = 0.1  # a rate that is smaller says how few the rows are
+N_VALUES = {"binary": (2, 2), "category": (1, MAX_CATEGORIES), "constant": (0, 1)}
 EXPONENTS = -744.0, log(LARGEST)  # exp of them is above 0, and within LARGEST
 INDEX_NAMES = ("", "Unnamed: 0")  # what pandas makes of an index in a csv file
+TYPES = {
+    "name": (str, int), "kind": (str,), "dtype": (str,), "values": (list,), "location": (float,),
+    "scale": (float,), "low": (float,), "high": (float,), "whole": (bool,),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: a "real" one is x = location + scale u, a "positive" one the exp of that, of which
-    the model learns u; a "count" is learned as it is, and its location is its mean; of "binary"
-    and "category" the model learns which of `values` it is."""
+    """What is known of a column.
+
+    A "real" one is x = location + scale u and a "positive" one the exp of that, where a model
+    learns u. A "count" is learned as it is, and its location is its mean. Of a "binary" and a
+    "category" is learned which of its values it is.
+    """
 
     name: str | int  # a number where the table has no names
-    kind: str
-    dtype: str = ""  # one of frames.known
+    kind: str  # one of NUMBERS, CODED, LEFT_OUT
+    dtype: str = ""  # a name that frames.kept keeps
     values: tuple = ()  # of the coded kinds, and of a constant one or none: what it may be
     location: float = 0.0
     scale: float = 1.0
@@ -110,7 +118,10 @@ class Column:
     # --- from numbers ---------------------------------------------------------------------------
 
     def decode(self, numbers, draw):
-        """Cells of numbers (n, width), NaN where they are missing; how: see `Schema.decode`."""
+        """Cells of numbers (n, width), NaN where they are missing.
+
+        draw: whether only values will do that the column can have (`Schema.decode`).
+        """
         n = len(numbers)
         if self.kind in NUMBERS:
             return Cells(self._from_numbers(numbers[:, 0], draw), self.dtype)
@@ -174,40 +185,44 @@ class Column:
     @classmethod
     def of(cls, facts):
         """The column of its facts, which may come from anyone; ValueError for what cannot be."""
-        if type(facts) is not dict or set(facts) != set(cls.__dataclass_fields__):
-            raise ValueError(f"a column must have {', '.join(cls.__dataclass_fields__)}")
-        name = facts["name"]
-        for key, kind in (("name", str if type(name) is not int else int), ("kind", str),
-                          ("dtype", str), ("values", list), ("location", float),
-                          ("scale", float), ("low", float), ("high", float),
-                          ("whole", bool)):  # fmt: skip
-            if type(facts[key]) is not kind:
-                raise ValueError(f"{key} of {label(name)} is no {kind.__name__}: {facts[key]!r}")
+        if type(facts) is not dict or set(facts) != set(TYPES):
+            raise ValueError(f"a column must have {', '.join(TYPES)}")
+        for key, types in TYPES.items():
+            if type(facts[key]) not in types:
+                raise ValueError(f"{key} of {label(facts['name'])} cannot be {facts[key]!r}")
         column = cls(**facts | {"values": tuple(facts["values"])})
-        column._check()
+        for key, right in column._right():
+            if not right:
+                raise ValueError(
+                    f"{key} of {label(column.name)}, which is {column.kind!r}, cannot be "
+                    f"{str(facts[key])[:200]}"
+                )
         return column
 
-    def _check(self):
-        kind, values, named = self.kind, self.values, label(self.name)
-        if kind not in NUMBERS + CODED + LEFT_OUT:
-            raise ValueError(f"{named} is of no kind that is known: {kind!r}")
-        if known(self.dtype) != self.dtype:
-            raise ValueError(f"{named} has no dtype that is known: {self.dtype!r}")
-        numbers = self.location, self.scale, self.low, self.high
-        limits = EXPONENTS if kind == "positive" else (-LARGEST, LARGEST)
-        if (
-            not all(map(isfinite, numbers))
-            or self.scale <= 0
-            or not (limits[0] <= self.location <= limits[1])
-        ):
-            raise ValueError(f"{named} has location, scale, low, high that cannot be: {numbers}")
-        allowed = {"binary": (2, 2), "category": (1, MAX_CATEGORIES), "constant": (0, 1)}
-        low, high = allowed.get(kind, (0, 0))
-        plain = all(
-            type(v) in (str, bool, int) or (type(v) is float and isfinite(v)) for v in values
+    def _right(self):
+        """(name of a fact, whether it is one that a column of this kind can have)."""
+        numbers, values = self.kind in NUMBERS, self.values
+        yield "kind", numbers or self.kind in CODED + LEFT_OUT
+        yield (
+            "dtype",
+            kept(self.dtype) == self.dtype and not (numbers and self.dtype in CATEGORICAL),
         )
-        if not plain or not low <= len(values) <= high or len(set(values)) < len(values):
-            raise ValueError(f"{named} has values that a {kind} cannot have: {str(values)[:200]}")
+        low, high = EXPONENTS if self.kind == "positive" else (-LARGEST, LARGEST)
+        yield "location", low <= self.location <= high
+        yield "scale", 0 < self.scale <= LARGEST
+        yield "low", abs(self.low) <= LARGEST
+        yield "high", abs(self.high) <= LARGEST
+        fewest, most = N_VALUES.get(self.kind, (0, 0))
+        yield (
+            "values",
+            fewest <= len(values) <= most
+            and all(
+                type(value) in (str, bool)
+                or (type(value) in (int, float) and abs(value) <= LARGEST)
+                for value in values
+            )
+            and len(set(values)) == len(values),
+        )
 
 
 def listed(values):

@@ -91,15 +91,21 @@ def opened(X, names=None):
     elif hasattr(X, "columns") and hasattr(X, "get_columns"):
         form, names, take = "polars", list(X.columns), _take_polars
     elif issparse(X):
-        X, form, take = X.tocsc(), "array", _take_sparse
+        X, form, take = _sparse(X), "array", _take_sparse
     else:
         X = _array(X)
         form, take = ("objects", _take_objects) if X.dtype == object else ("array", _take_array)
     if len(X.shape) != 2:
-        raise ValueError(f"X has {len(X.shape)} dimensions, expected a table: rows of columns")
+        raise ValueError(f"X has the shape {X.shape}, expected a table: (rows, columns)")
     names = list(range(X.shape[1])) if names is None else list(names)
     _check_names(names, X.shape[1])
     return Opened(form, names, X.shape[0], lambda j: take(X, j, names[j]))
+
+
+def _sparse(X):
+    if X.dtype.kind not in "biuf":
+        raise TypeError(f"X has values of type {X.dtype}, expected numbers")
+    return X.tocsc()
 
 
 def _array(X):
@@ -121,7 +127,7 @@ def _array(X):
 def _check_names(names, n):
     """Raise unless there are n different names: words, or the numbers of the columns."""
     if len(names) != n:
-        raise ValueError(f"X has {n} columns, but {len(names)} names were given")
+        raise ValueError(f"X has {n} columns, expected {len(names)}, as there are names")
     wrong = next((name for name in names if not isinstance(name, str)), None)
     if wrong is not None and names != list(range(n)):
         raise ValueError(
@@ -141,14 +147,14 @@ def _take_pandas(X, j, name):
     kind, word = getattr(dtype, "kind", "O"), str(dtype)
     if kind in "biuf" and not hasattr(column, "cat"):
         values = column.to_numpy(np.float64, na_value=np.nan)
-        return _numbers(values, name, known(word), word in BOOLEANS)
+        return _numbers(values, name, kept(word), word in BOOLEANS)
     if kind in "mM":
         refuse_dates(name, word)
     levels = ()
     if hasattr(column, "cat"):
         word = "ordered category" if column.cat.ordered else "category"
         levels = column.cat.categories.to_numpy(object)
-    return _objects(column.to_numpy(object), name, known(word), levels)
+    return _objects(column.to_numpy(object), name, kept(word), levels)
 
 
 def _take_polars(X, j, name):
@@ -160,10 +166,10 @@ def _take_polars(X, j, name):
         refuse_dates(name, word)
     if column.dtype.is_numeric() or word == "Boolean":
         values = column.cast(polars.Float64).to_numpy()
-        return _numbers(values, name, known(word), word == "Boolean")
+        return _numbers(values, name, kept(word), word == "Boolean")
     # All categories of one process are in one pool: only an Enum knows its own.
     levels = column.dtype.categories.to_list() if word == "Enum" else ()
-    return _objects(_object_array(column.to_list()), name, known(word), levels)
+    return _objects(_object_array(column.to_list()), name, kept(word), levels)
 
 
 def _take_sparse(X, j, name):
@@ -178,7 +184,7 @@ def _take_objects(X, j, name):
     return _objects(X[:, j], name)
 
 
-def known(word):
+def kept(word):
     """The name of a dtype, or "" for one that a column is not given again."""
     return word if NUMBER.fullmatch(word) or word in BOOLEANS + WORDS + CATEGORICAL else ""
 
@@ -193,14 +199,14 @@ def _object_array(values):
 def _numbers(values, name, dtype="", boolean=False):
     """Cells of float64 values, which must be finite where they are known."""
     if values.size and max(np.fmax.reduce(values), -np.fmin.reduce(values)) > LARGEST:
-        row = int(np.argmax(np.abs(np.nan_to_num(values, posinf=np.inf, neginf=-np.inf))))
+        row = int(np.nanargmax(np.abs(values)))
         refuse(name, row, float(values[row]), f"a number within +-{LARGEST:g}, or NaN if it is "
                "not known")  # fmt: skip
     return Cells(values, dtype, boolean)
 
 
 def _objects(values, name, dtype="", levels=()):
-    """Cells of a column of objects: numbers if all that is known are numbers."""
+    """Cells of a column of objects: numbers unless there is a word."""
     known = np.array([not _is_missing(value) for value in values], dtype=bool)
     kinds = set(map(type, values[known].tolist()))
     wrong = {kind for kind in kinds if not issubclass(kind, str | Real | np.bool_)}
@@ -211,8 +217,8 @@ def _objects(values, name, dtype="", levels=()):
         refuse(name, int(row), values[row], "a number, a word, a boolean or None")
     levels = tuple(_plain(level) for level in levels if not _is_missing(level))
     words = any(issubclass(kind, str) for kind in kinds)
-    if kinds and not words:
-        boolean = all(issubclass(kind, bool | np.bool_) for kind in kinds)
+    if not words:
+        boolean = bool(kinds) and all(issubclass(kind, bool | np.bool_) for kind in kinds)
         numbers = np.full(len(values), np.nan)
         numbers[known] = [_float(value) for value in values[known]]
         return _numbers(numbers, name, dtype, boolean)._replace(levels=levels)
@@ -236,11 +242,7 @@ def _is_missing(value):
 
 def _plain(value):
     """A number, boolean or word of NumPy's as Python's own, which JSON has too."""
-    for kind, python in (
-        (bool | np.bool_, bool),
-        (Integral, int),
-        (Real, float),
-    ):
+    for kind, python in (bool | np.bool_, bool), (Integral, int), (Real, float):
         if isinstance(value, kind):
             return python(value)
     return str(value)
@@ -254,9 +256,10 @@ def _float(value):
 
 
 def refuse_dates(name, dtype):
+    """Raise for a column of dates or times, which are no numbers and would be no good words."""
     raise ValueError(
         f"X has dates or times ({dtype}) in {label(name)}: make numbers of them, such as days since"
-        " the first, or drop the column"
+        ' the first, or leave it out: make it "ignore"'
     )
 
 
@@ -294,7 +297,8 @@ def _python_values(cells, missing):
     known = ~cells.missing
     kind = object
     if not cells.words:
-        whole = (cells.values[known] == np.rint(cells.values[known])).all()
+        x = cells.values[known]
+        whole = ((x == np.rint(x)) & (np.abs(x) < 2**53)).all()
         kind = bool if cells.boolean else int if whole else float
     values = _object_array([missing] * len(known))
     values[known] = [value if kind is object else kind(value) for value in cells.values[known]]

@@ -1,6 +1,7 @@
 """What the columns of a table are, and the way between a table and the numbers a model learns."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -36,8 +37,8 @@ class Schema:
         * "binary": two different values of any type;
         * "id", left out: words of which no two are equal; whole numbers that go up by one from row
           to row; a column without a name, or "Unnamed: 0", of which no two values are equal;
-        * "category": words (of digits too), words among numbers, a frame's categorical dtype,
-          whose categories all count;
+        * "category": words (of digits too), words among numbers, a frame's categorical dtype with
+          all the categories that it lists;
         * "count", a Poisson variable: whole, not negative, with a mean of at most 10 (a normal
           density serves beyond) and a variance of half the mean to three times the mean;
         * "positive", log-normal: greater than 0, and a log-normal density makes the column more
@@ -175,14 +176,13 @@ class Schema:
 
     def _opened(self, X):
         """X as `opened`, which must have the columns of the schema."""
-        table = opened(X)
-        if len(table.names) != len(self.columns):
-            raise ValueError(
-                f"X has {len(table.names)} columns, expected {len(self.columns)} as in fit"
-            )
-        if table.form in ("pandas", "polars") and table.names != self.names:
-            # Estimators say more of it, as scikit-learn does, before they come here.
-            raise ValueError(f"X has the columns {table.names}, expected {self.names}, as in fit")
+        table, names = opened(X, self.names), self.names
+        if len(table.names) != len(names):
+            raise ValueError(f"X has {len(table.names)} columns, expected {len(names)}, as in fit")
+        pairs = zip(table.names, names, strict=True)
+        for one, other in pairs if isinstance(names[0], str) else ():
+            if one != other:  # estimators say more of it, as scikit-learn does, before this
+                raise ValueError(f"X has {label(one)} where {label(other)} was in fit")
         return table
 
     def _cells(self, matrix, how):
@@ -234,18 +234,17 @@ def _by_number(given, names):
     """{number of a column: kind} of {name or number: kind}."""
     if not isinstance(given, dict):
         raise TypeError(f"the kinds must be a dict, {{column: kind}}, got {given!r}")
-    numbers = {}
+    places, numbers = {name: j for j, name in enumerate(names)}, {}
     for name, kind in given.items():
         if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"{label(name)} must be of one of {', '.join(KINDS)}, got {kind!r}")
-        is_number = type(name) is int and 0 <= name < len(names)
-        if name not in names and not is_number:
+        j = places.get(name, name)
+        if not isinstance(j, Integral) or isinstance(name, bool) or not 0 <= j < len(names):
             raise ValueError(
                 f"a kind is given for {label(name)}, which X has not: it has "
                 f"{', '.join(map(repr, names[:10]))}{', ...' if len(names) > 10 else ''}"
             )
-        j = names.index(name) if name in names else name
         if j in numbers:
             raise ValueError(f"two kinds are given for {label(names[j])}")
-        numbers[j] = kind
+        numbers[int(j)] = kind
     return numbers
