@@ -75,6 +75,15 @@ def check_form(X, estimator, dtype, name="X"):
     return X
 
 
+def check_rows(X):
+    """Raise for one row or one column, where a table is wanted."""
+    if getattr(X, "ndim", 2) != 2:
+        raise ValueError(
+            f"X has the shape {X.shape}, expected a table: (rows, columns). Reshape your data: "
+            "X.reshape(1, -1) is one row, X.reshape(-1, 1) one column"
+        )
+
+
 def check_labels(labels, name):
     """Raise for names of a frame's columns that are neither words, which are compared later, nor
     0, 1, 2, ...: their order would go unnoticed."""

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import issparse
 
+from minivae.data.checks import check_rows
+
 # What stands for a missing value where words are expected.
 MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "None", "?", "-")
 FORMS = ("array", "objects", "pandas", "polars")
@@ -95,8 +97,7 @@ def opened(X, names=None):
     else:
         X = _array(X)
         form, take = ("objects", _take_objects) if X.dtype == object else ("array", _take_array)
-    if len(X.shape) != 2:
-        raise ValueError(f"X has the shape {X.shape}, expected a table: (rows, columns)")
+    check_rows(X)
     names = list(range(X.shape[1])) if names is None else list(names)
     _check_names(names, X.shape[1])
     return Opened(form, names, X.shape[0], lambda j: take(X, j, names[j]))
@@ -119,7 +120,8 @@ def _array(X):
     if array.dtype.kind in "biuf":
         return array
     if array.dtype.names or array.dtype.kind not in "OUMm":
-        raise TypeError(f"X has values of type {array.dtype}, expected numbers or words")
+        unknown = "Complex data not supported: " if array.dtype.kind == "c" else ""
+        raise ValueError(f"{unknown}X has values of type {array.dtype}, expected numbers or words")
     # A list of numbers and words has become words only; an array of words or dates is one already.
     return np.array(X if isinstance(X, list | tuple) else array.astype(object), dtype=object)
 
@@ -214,7 +216,11 @@ def _objects(values, name, dtype="", levels=()):
         row = next(i for i in np.flatnonzero(known) if type(values[i]) in wrong)
         if issubclass(type(values[row]), DATES):
             refuse_dates(name, type(values[row]).__name__)
-        refuse(name, int(row), values[row], "a number, a word, a boolean or None")
+        value, dtype = values[row], type(values[row]).__name__
+        raise TypeError(  # in words that scikit-learn wants
+            f"X has {value!r} in row {row} of {label(name)}: argument must be a string or a real "
+            f"number, a boolean or None, not {dtype!r}"
+        )
     levels = tuple(_plain(level) for level in levels if not _is_missing(level))
     words = any(issubclass(kind, str) for kind in kinds)
     if not words:

@@ -60,9 +60,9 @@ class Schema:
         schema = cls(table.form, columns)
         if not schema.width:
             reasons = ", ".join(f"{label(c.name)}: {c.left_out()}" for c in columns[:5])
+            none = f"0 feature(s) (shape=({table.n_rows}, 0)) while a minimum of 1 is required."
             raise ValueError(
-                f"X has no column to learn of (n_samples={table.n_rows}): "
-                f"{reasons or 'it has no columns'}"
+                f"X has no column to learn of (n_samples={table.n_rows}): {reasons or none}"
             )
         return schema
 

@@ -177,8 +177,10 @@ class Model(Callbacks, BaseEstimator):
         dtype, schema = self.state_.theta.dtype, self.schema_
         if schema is None:
             array = tables.as_numbers(self, X, dtype, None)
+        else:
+            checks.check_rows(X)
         validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
-        if schema is not None:  # whose own words for another table are for those without names
+        if schema is not None:
             array = tables.as_numbers(self, X, dtype, schema)
         return checks.check_values(array, self, dtype, tables.labels(X, schema))
 
