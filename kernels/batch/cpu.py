@@ -1,5 +1,7 @@
 """Numba twins of batch/reference.py."""
 
+from .. import COUNT
+from ..support.formulas import log
 from ..support.join import wait_for_all
 from ..support.native import OPTIONS, compiled
 
@@ -18,6 +20,35 @@ def gather(data, rows, x, observed):
                 there = source[j] == source[j]  # NaN alone is not equal to itself
                 known[j] = one if there else zero
                 target[j] = source[j] if there else zero
+
+
+@compiled
+def encoder_input(x, observed, groups, units, h):
+    one, zero, D = x.dtype.type(1), x.dtype.type(0), x.shape[1]
+    for i in range(x.shape[0]):
+        source, target = x[i], h[i]
+        if observed is None:
+            for j in range(D):
+                target[j] = source[j]
+        else:
+            known, copied = observed[i], target[D:]
+            for j in range(D):
+                target[j] = source[j] if known[j] != zero else zero
+            for j in range(D):
+                copied[j] = known[j]
+        if groups is not None:
+            for g in range(groups.shape[0]):
+                if groups[g, 0] == COUNT:
+                    first, last = groups[g, 1], groups[g, 2]
+                    counts, shift = target[first:last], units[2, first:last]
+                    if observed is None:
+                        for j in range(counts.size):
+                            counts[j] = log(one + counts[j]) - shift[j]
+                    else:
+                        there = observed[i, first:last]
+                        for j in range(counts.size):
+                            value = log(one + counts[j]) - shift[j]
+                            counts[j] = value if there[j] != zero else zero
 
 
 @compiled

@@ -12,6 +12,25 @@ extern "C" __global__ void gather(const REAL *data, i64 data_row_stride, const i
   block_row(x, x_row_stride)[j] = known || !observed ? value : (REAL)0;
 }
 
+// A block takes a row. groups, units, observed may be null.
+extern "C" __global__ void encoder_input(const REAL *x, i64 x_row_stride, const REAL *observed,
+                                         i64 observed_row_stride, const i64 *groups,
+                                         const REAL *units, REAL *h, i64 h_row_stride, int n_groups,
+                                         int columns) {
+  x = block_row(x, x_row_stride), observed = block_row(observed, observed_row_stride);
+  h = block_row(h, h_row_stride);
+  for (int j = threadIdx.x; j < columns; j += BLOCK) {
+    h[j] = !observed || observed[j] != 0 ? x[j] : (REAL)0;
+    if (observed) h[columns + j] = observed[j];
+  }
+  __syncthreads();  // a group's columns need not be written by the thread that wrote them before
+  for (int g = 0; g < n_groups; ++g) {
+    if (groups[3 * g] != KIND_COUNT) continue;
+    for (i64 j = groups[3 * g + 1] + threadIdx.x; j < groups[3 * g + 2]; j += BLOCK)
+      if (!observed || observed[j] != 0) h[j] = log1p(h[j]) - units[2 * (i64)columns + j];
+  }
+}
+
 // Nothing once a loss was not finite, as the target may be what lasts from step to step.
 extern "C" __global__ void copy(const REAL *source, REAL *target, const i64 *counters, i64 size) {
   const i64 at = (i64)blockIdx.x * BLOCK + threadIdx.x;

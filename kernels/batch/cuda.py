@@ -10,6 +10,15 @@ def gather(on, data, rows, x, observed):
     on.launch("gather", x.dtype, (n, blocks(D)), data, *on.rows(rows), x, observed, D)
 
 
+def encoder_input(on, x, observed, groups, units, h):
+    B, D = common_shape(x=x, observed=observed)
+    width = D if observed is None else 2 * D
+    if h.shape != (B, width):
+        raise ValueError(f"h has shape {h.shape}, expected {(B, width)}")
+    n_groups = 0 if groups is None else len(groups)
+    on.launch("encoder_input", x.dtype, (B, 1), x, observed, groups, units, h, n_groups, D)
+
+
 def copy(on, source, target):
     if source.size != target.size:
         raise ValueError(f"source has {source.size} entries, target {target.size}")

@@ -22,3 +22,22 @@ def gaussian_nll(on, mean, noise_logvar, x, observed, scale, nll, dmean, dnoise_
 def gaussian_draw(on, mean, noise_logvar, eps, x):
     B, D = common_shape(mean=mean, eps=eps, x=x)
     on.launch("gaussian_draw", mean.dtype, (B, blocks(D)), mean, noise_logvar, eps, x, D)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def mixed_nll(on, y, noise_logvar, groups, units, x, observed, scale, nll, dy, dnoise_logvar):
+    B, D = common_shape(y=y, x=x, observed=observed, dy=dy)
+    on.launch("mixed_nll", y.dtype, (B, 1), y, noise_logvar, groups, units, x, observed, scale,
+              nll, dy, dnoise_logvar, len(groups), D)  # fmt: skip
+
+
+def mixed_mean(on, y, groups, units, mean):
+    B, D = common_shape(y=y, mean=mean)
+    on.launch("mixed_mean", y.dtype, (B, 1), y, groups, units, mean, len(groups), D)
+
+
+def mixed_draw(on, y, noise_logvar, groups, units, x):
+    B, D = common_shape(y=y, x=x)
+    on.launch("mixed_draw", y.dtype, (B, 1), y, noise_logvar, groups, units, x, len(groups), D)

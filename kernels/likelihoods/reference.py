@@ -174,9 +174,10 @@ def mixed_draw(y, noise_logvar, groups, units, x):
     with p_1 + ... + p_c > u, of the u of the group's first column. COUNT: see `_draw_count`.
 
     GREY by the inverse of its distribution function (e^(x y) - 1) / (e^y - 1) = u. For y < 0, a =
-    |y|, that is x = -ln(1 - u (1 - e^-a)) / a; for y > 0, 1 - x is such a draw of 1 - u. With
-    log1p and expm1 it has no error but rounding for any a > 0. An a below eps is taken as eps: by
-    x = u + u (1 - u) y / 2 + O(y^2), x moves by eps / 8 at most.
+    |y|, that is x = -ln(1 - t) / a with t = u (1 - e^-a); for y > 0, 1 - x is such a draw of 1 - u.
+    With log1p and expm1 that is exact up to rounding for any a > 0; beyond t = 1/2, where 1 - t
+    cancels, it is (1 - u) + u e^-a. An a below eps is taken as eps: by x = u + u (1 - u) y / 2 +
+    O(y^2), x moves by eps / 8 at most.
     """
     shift = units[2]
     for kind, first, last in groups:
@@ -188,7 +189,10 @@ def mixed_draw(y, noise_logvar, groups, units, x):
             x[:, j] = mean + np.exp(s / 2) * noise
         elif kind == GREY:
             a = np.maximum(abs(given), np.finfo(y.dtype).eps)
-            low = -np.log1p(np.where(given < 0, noise, 1 - noise) * np.expm1(-a)) / a
+            u, rest = np.where(given < 0, (noise, 1 - noise), (1 - noise, noise))
+            t = -u * np.expm1(-a)
+            near, far = np.log1p(-np.minimum(t, 0.5)), np.log(rest + u * np.exp(-a))
+            low = np.minimum(-np.where(t < 0.5, near, far) / a, 1)  # rounding must not leave [0, 1]
             x[:, j] = np.where(given < 0, low, 1 - low)
         elif kind == BINARY:
             x[:, j] = noise < sigmoid(given)
@@ -282,9 +286,9 @@ def _draw_count(log_rate, u):
     Begun at the mode floor(rate), it takes O(sqrt(rate)) steps, two multiplications each:
     p_(k+1) = p_k rate / (k + 1) and p_(k-1) = p_k k / rate, with p_-1 = 0. In float64: rounding of
     ln p_mode moves all p by a factor 1 +- eps rate ln(rate), or 1e-11 for a rate of 1e4.
-    It ends once a step adds less than eps, which is rounding, or after COUNT_STEPS. The latter cuts
-    off less than 2^-24 up to a rate of 1e8; draws of larger rates are within COUNT_STEPS of it, and
-    so less spread than they should be, by less than a thousandth of the rate.
+    It ends once a step adds less than eps = 2.2e-16, which is rounding, or after COUNT_STEPS. The
+    latter cuts off less than 2^-24 up to a rate of 1e8. Draws of larger rates are within
+    COUNT_STEPS of it, so less spread than they should be, by less than a thousandth of the rate.
     """
     log_rate = min(log_rate, LOG_RATE_BOUND)
     rate = math.exp(log_rate)
@@ -293,7 +297,7 @@ def _draw_count(log_rate, u):
     steps = 0.0
     if u < total:
         return mode
-    while up + down >= np.finfo(np.float64).eps and steps < COUNT_STEPS:
+    while up + down >= 2.2e-16 and steps < COUNT_STEPS:
         steps += 1
         up *= rate / (mode + steps)
         total += up

@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from .. import LOGVAR_BOUND, NEGLIGIBLE
+from .. import LOG_RATE_BOUND, LOGVAR_BOUND, NEGLIGIBLE
 from .native import OPTIONS, inlined, jit
 
 f4, i4, u4, u8 = np.float32, np.int32, np.uint32, np.uint64
@@ -152,6 +152,88 @@ def is_held(logvar):
 def unless_negligible(moment):
     """moment, or 0 if its size is below NEGLIGIBLE."""
     return type(moment)(0) if abs(moment) < type(moment)(NEGLIGIBLE) else moment
+
+
+# --- grey values, continuous Bernoulli of logit y: `mixed_nll` of the reference derives them ------
+
+# B_2n / (2n)! for n = 1, ..., 9; Horner's rule needs the last one first.
+_SERIES = (43867 / 5109094217170944000, -3617 / 10670622842880000, 1 / 74724249600,
+           -691 / 1307674368000, 1 / 47900160, -1 / 1209600, 1 / 30240, -1 / 720,
+           1 / 12)  # fmt: skip
+_HALVED = tuple(c / n for c, n in zip(_SERIES, range(18, 0, -2), strict=True))  # by 2n
+
+
+@jit
+def _horner(c, q):
+    """c_0 q^8 + ... + c_8; written out, since a loop over a tuple would be one in memory."""
+    p = type(q)(c[0]) * q + type(q)(c[1])
+    p = p * q + type(q)(c[2])
+    p = p * q + type(q)(c[3])
+    p = p * q + type(q)(c[4])
+    p = p * q + type(q)(c[5])
+    p = p * q + type(q)(c[6])
+    p = p * q + type(q)(c[7])
+    return p * q + type(q)(c[8])
+
+
+@jit
+def grey_mean(y):
+    """E[x] = 1 / (1 - e^-y) - 1 / y: of y < 0 first, and for |y| < 1 by its series."""
+    a, one = abs(y), type(y)(1)
+    large = one if a < one else a
+    e = exp(-large)
+    far = one / large - e / (one - e)
+    low = type(y)(0.5) - a * _horner(_SERIES, a * a) if a < one else far
+    return low if y < type(y)(0) else one - low
+
+
+@jit
+def grey_partition(y):
+    """A = ln((e^y - 1) / y) = max(y, 0) + ln((1 - e^-|y|) / |y|), for |y| < 1 by its series."""
+    a, one, half = abs(y), type(y)(1), type(y)(0.5)
+    large = one if a < one else a
+    far = log((one - exp(-large)) / large)
+    near = a * (a * _horner(_HALVED, a * a) - half)
+    return max(y, type(y)(0)) + (near if a < one else far)
+
+
+def _grey_draw_single(y, u):
+    """low = -ln(1 - t) / a, t = v (1 - e^-a): by artanh up to t = 1/2, then with 1 - t uncancelled.
+    1 - e^-a is the derivative of softplus in terms of its value."""
+    a = max(abs(y), f4(2**-23))
+    v, rest = (u, f4(1) - u) if y < f4(0) else (f4(1) - u, u)
+    t = v * softplus_derivative(a)
+    minus_log = _twice_artanh(t / (f4(2) - t)) if t < f4(0.5) else -log(rest + v * exp(-a))
+    low = min(minus_log / a, f4(1))
+    return low if y < f4(0) else f4(1) - low
+
+
+def _grey_draw_double(y, u):
+    a = max(abs(y), 2.0**-52)
+    v, rest = (u, 1 - u) if y < 0 else (1 - u, u)
+    t = -v * math.expm1(-a)
+    minus_log = -math.log1p(-t) if t < 0.5 else -math.log(rest + v * math.exp(-a))
+    low = min(minus_log / a, 1.0)
+    return low if y < 0 else 1 - low
+
+
+def grey_draw(y, u):
+    """A grey value in [0, 1] of the uniform u, in the dtype of y."""
+
+
+overload(grey_draw, jit_options=OPTIONS)(
+    lambda y, u: _grey_draw_single if y == types.float32 else _grey_draw_double
+)
+
+
+# --- counts -------------------------------------------------------------------------------------
+
+
+@jit
+def hold_log_rate(log_rate):
+    """log_rate, at most LOG_RATE_BOUND; NaN stays NaN."""
+    bound = type(log_rate)(LOG_RATE_BOUND)
+    return bound if log_rate > bound else log_rate
 
 
 # --- random numbers -----------------------------------------------------------------------------

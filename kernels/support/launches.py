@@ -31,7 +31,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import LOGVAR_BOUND, NEGLIGIBLE, RELU, SIGMOID, SOFTPLUS, TANH
+from .. import (
+    COUNT_STEPS,
+    KINDS,
+    LOG_RATE_BOUND,
+    LOGVAR_BOUND,
+    NEGLIGIBLE,
+    RELU,
+    SIGMOID,
+    SOFTPLUS,
+    TANH,
+)
 
 KERNELS = Path(__file__).parents[1]
 COMMON = Path(__file__).with_name("common.cuh")
@@ -53,7 +63,9 @@ def definitions(dtype):
     names = dict(REAL=REALS[np.dtype(dtype)], BLOCK=BLOCK, WARP=WARP, TILE=TILE, RELU=RELU,
                  TANH=TANH, SIGMOID=SIGMOID, SOFTPLUS=SOFTPLUS, STEP=STEP, POSITION=POSITION,
                  FAILED=FAILED, LOGVAR_BOUND=LOGVAR_BOUND, NEGLIGIBLE=NEGLIGIBLE,
-                 LOG_2PI=math.log(2 * math.pi))  # fmt: skip
+                 LOG_2PI=math.log(2 * math.pi), LOG_RATE_BOUND=LOG_RATE_BOUND,
+                 COUNT_STEPS=COUNT_STEPS, EPSILON=np.finfo(dtype).eps)  # fmt: skip
+    names |= {f"KIND_{kind.upper()}": code for code, kind in enumerate(KINDS)}
     return {name: str(value) for name, value in names.items()}
 
 

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.testing import assert_array_equal
 from scipy import special
 
-from minivae.kernels import LOGVAR_BOUND
+from minivae.kernels import (
+    BINARY,
+    BOUNDED,
+    CATEGORY,
+    COUNT,
+    GREY,
+    LOG_RATE_BOUND,
+    LOGVAR_BOUND,
+    REAL,
+)
 from minivae.kernels.tables import reference
 
 
@@ -57,7 +66,8 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
     # Optimisers: positive, with powers of 2, so that only theta minus its step can cancel.
     theta, slope, first, second = abs(np.stack([a, b, c, d])).reshape(4, -1)
     nade = nade_arguments(draw, rng, dtype, n, *((min(m, 40), 5) if code % 2 else (5, m)))
-    return nade | posterior_arguments(draw, n, m, [1, 3][code % 2], masked, sloped) | {
+    tables = table_arguments(draw, rng, dtype, n, m, masked, sloped)
+    return nade | tables | posterior_arguments(draw, n, m, [1, 3][code % 2], masked, sloped) | {
         "matmul": [left, right, Out(product * np.nan, product, left.shape[1])],
         # y + bias is rounded: relu moves by as much, the others by |a f'| <= |f| + 1.
         "bias_activation": [Out(a, abs(f) + np.minimum(abs(a + bias), 1)), bias, code],
@@ -199,6 +209,114 @@ def nade_arguments(draw, rng, dtype, n, D, H):
         "nade_backward": [
             x, dlogits, W, c, V, first, last, Out(kept, x.T @ da, n + 2 * D),
             Out(kept[0], da.sum(axis=0), n + 2 * D), Out(kept, dV, n + D),
+        ],
+    }  # fmt: skip
+
+
+def random_groups(rng, m):
+    """Groups (G, 3) of m columns: all kinds where there is room, and two columns with noise."""
+    widths = np.bincount(rng.integers(0, 6, m - 2), minlength=6) if m > 1 else np.zeros(6, int)
+    widths[rng.integers(0, 6) if m == 1 else REAL] += 1
+    widths[BOUNDED] += m > 1
+    groups, first = [], 0
+    for kind, width in enumerate(widths):
+        while width > 0:
+            taken = min(width, rng.integers(1, 5)) if kind == CATEGORY else width
+            groups.append((kind, first, first + taken))
+            first, width = first + taken, width - taken
+    return np.array(groups)
+
+
+def table_arguments(draw, rng, dtype, n, m, masked, sloped):
+    """Those of the kernels of tables, for n rows of m columns.
+
+    Draws that are no real numbers must be equal, so uniforms keep away from where they jump: by
+    1e-3 / 2 of a probability at least, which is known to 8 eps. Counts are drawn in float64.
+    """
+
+    def exactly(values):
+        return np.asarray(values).astype(dtype).astype(np.float64)
+
+    groups, y, x = random_groups(rng, m), draw(n, m), np.zeros((n, m))
+    kinds = np.repeat(groups[:, 0], groups[:, 2] - groups[:, 1])
+    of = {kind: kinds == kind for kind in (REAL, BOUNDED, GREY, BINARY, COUNT)}
+    R = int((of[REAL] | of[BOUNDED]).sum())
+    s, units, scale = draw(R), np.clip(draw(3, m), -2, 2), exactly(rng.random())
+    units[:2, kinds == CATEGORY] = 0
+    known = rng.random((n, m)) < 0.7 if masked else np.ones((n, m), bool)
+    u, y_drawn = exactly((rng.integers(0, 512, (n, m)) + 0.5) / 512), y.copy()
+    p, noise = special.expit(y), np.hstack([draw(n, R), u[:, R:]])
+    y_drawn[:, of[COUNT]] = np.clip(y[:, of[COUNT]], -5, 5)  # or the walk is long
+    one = np.where(abs(p - 0.5) < 0.499, u < 0.5, p > 0.5)
+    noise[:, of[BINARY]] = exactly(np.where(one, p / 2, (1 + p) / 2))[:, of[BINARY]]
+    x[:, of[REAL]] = draw(n, R)[:, of[REAL][:R]]
+    grey = rng.choice([0, 0.25, 0.5, 1], (n, m))
+    x[:, of[BOUNDED]], x[:, of[GREY]] = grey[:, of[BOUNDED]], grey[:, of[GREY]]
+    x[:, of[BINARY]], x[:, of[COUNT]] = one[:, of[BINARY]], rng.poisson(3, (n, of[COUNT].sum()))
+
+    # Sums of the |terms| of -ln p, of its derivatives, of means, of draws.
+    held = np.clip(s, -LOGVAR_BOUND, LOGVAR_BOUND)
+    spread = np.concatenate([held, np.zeros(m - R)])
+    precision, std = np.exp(-spread), np.exp(spread / 2)
+    a, large = abs(y), np.maximum(abs(y), 1)
+    cost, slope, mean, drawn = (np.zeros((n, m)) for _ in range(4))
+    center = np.where(of[BOUNDED], p, 0)
+    off = np.where(of[BOUNDED], abs(x) + center, abs(x - y))
+    # What is no normal number may be 0, before it is multiplied by a precision.
+    least = np.finfo(dtype).tiny / np.finfo(dtype).eps
+    chain = np.where(of[BOUNDED], p * special.expit(-y) + least, 1)
+    squares = off * off * precision
+    for kind in (REAL, BOUNDED):
+        j = of[kind]
+        cost[:, j] = (squares + abs(spread) + 2)[:, j]
+        slope[:, j] = (precision * off * chain)[:, j]
+        mean[:, j] = (p if kind == BOUNDED else a)[:, j]
+        drawn[:, j] = mean[:, j] + (std * abs(noise))[:, j]
+    e = np.exp(-large)
+    grey_mean = 1 / large + e / (1 - e) + (y > 0)
+    log_mass = np.where(a < 1, a / 2, abs(np.log((1 - e) / large)))
+    cost[:, of[GREY]] = (a * (1 + x) + log_mass)[:, of[GREY]]
+    slope[:, of[GREY]], mean[:, of[GREY]] = (grey_mean + x)[:, of[GREY]], grey_mean[:, of[GREY]]
+    drawn[:, of[GREY]] = (1 + 1 / np.maximum(a, np.log(2)))[:, of[GREY]]
+    cost[:, of[BINARY]] = (np.logaddexp(0, y) + x * a)[:, of[BINARY]]
+    slope[:, of[BINARY]], mean[:, of[BINARY]] = (p + x)[:, of[BINARY]], p[:, of[BINARY]]
+    j, shift = of[COUNT], units[2]
+    log_rate, moved = (y + shift)[:, j], (1 + a + abs(shift))[:, j]  # what rounding y + shift does
+    rate = np.exp(np.minimum(log_rate, LOG_RATE_BOUND)) * moved
+    cost[:, j] = rate * (1 + moved) + x[:, j] * moved + special.gammaln(x[:, j] + 1)
+    slope[:, j], mean[:, j] = rate + x[:, j], rate
+    for kind, first, last in groups:
+        if kind == CATEGORY:
+            logits = y[:, first:last]
+            of_row = special.softmax(logits, axis=1)
+            draws = (of_row * rng.random(of_row.shape)).argmax(axis=1) if n else np.zeros(0, int)
+            rows = np.arange(n)
+            x[rows, first + draws] = 1
+            known[:, first:last] = known[:, first : first + 1]
+            below = np.cumsum(of_row, axis=1)[rows, draws] - of_row[rows, draws] / 2
+            noise[:, first] = exactly(below)
+            rounding = of_row * (1 + abs(logits - logits.max(axis=1, keepdims=True)))
+            slope[:, first:last], mean[:, first:last] = rounding + x[:, first:last], rounding
+            cost[:, first:last] = x[:, first:last] * (
+                abs(special.logsumexp(logits, axis=1, keepdims=True)) + abs(logits) + 1
+            )
+    cost += abs(units[0]) + abs(units[1] * x)
+    observed, x = known.astype(float) if masked else None, np.where(known, x, np.nan)
+    h = np.where(known, abs(x), 0)
+    h[:, j] = np.where(known[:, j], np.log1p(h[:, j]) + abs(shift[j]), 0)
+    new, rows = np.full((n, m), np.nan), np.full(n, np.nan)
+    return {
+        "mixed_nll": [
+            y, s, groups, units, x, observed, float(scale),
+            Out(rows, (cost * known).sum(axis=1), 2 * m),
+            Out(new, scale * slope) if sloped else None,
+            Out(new[:, :R], scale * (squares + 1)[:, :R]) if sloped else None,
+        ],
+        "mixed_mean": [y, groups, units, Out(new, mean)],
+        "mixed_draw": [y_drawn, s, groups, units, Out(noise, drawn)],
+        "encoder_input": [
+            x, observed, *((groups, units) if sloped else (None, None)),
+            Out(np.hstack([new, new]) if masked else new, np.hstack([h, 0 * h]) if masked else h),
         ],
     }  # fmt: skip
 
