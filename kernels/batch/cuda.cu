@@ -15,7 +15,7 @@ extern "C" __global__ void gather(const REAL *data, i64 data_row_stride, const i
 // A block takes a row. groups, units, observed may be null.
 extern "C" __global__ void encoder_input(const REAL *x, i64 x_row_stride, const REAL *observed,
                                          i64 observed_row_stride, const i64 *groups,
-                                         const REAL *units, REAL *h, i64 h_row_stride, int n_groups,
+                                         const REAL *units, REAL *h, i64 h_row_stride, u32 n_groups,
                                          int columns) {
   x = block_row(x, x_row_stride), observed = block_row(observed, observed_row_stride);
   h = block_row(h, h_row_stride);
@@ -24,7 +24,7 @@ extern "C" __global__ void encoder_input(const REAL *x, i64 x_row_stride, const 
     if (observed) h[columns + j] = observed[j];
   }
   __syncthreads();  // a group's columns need not be written by the thread that wrote them before
-  for (int g = 0; g < n_groups; ++g) {
+  for (u32 g = 0; g < n_groups; ++g) {
     if (groups[3 * g] != KIND_COUNT) continue;
     for (i64 j = groups[3 * g + 1] + threadIdx.x; j < groups[3 * g + 2]; j += BLOCK)
       if (!observed || observed[j] != 0) h[j] = log1p(h[j]) - units[2 * (i64)columns + j];

@@ -142,13 +142,13 @@ extern "C" __global__ void mixed_nll(const REAL *y, i64 y_row_stride, const REAL
                                      i64 x_row_stride, const REAL *observed,
                                      i64 observed_row_stride, REAL scale, REAL *nll, REAL *dy,
                                      i64 dy_row_stride, REAL *dnoise_logvar,
-                                     i64 dnoise_logvar_row_stride, int n_groups, int columns) {
+                                     i64 dnoise_logvar_row_stride, u32 n_groups, int columns) {
   const REAL *offset = units, *slope = units + columns, *shift = units + 2 * (i64)columns;
   y = block_row(y, y_row_stride), x = block_row(x, x_row_stride);
   observed = block_row(observed, observed_row_stride), dy = block_row(dy, dy_row_stride);
   dnoise_logvar = block_row(dnoise_logvar, dnoise_logvar_row_stride);
   REAL total = 0;
-  for (int g = 0; g < n_groups; ++g) {
+  for (u32 g = 0; g < n_groups; ++g) {
     const i64 kind = groups[3 * g], first = groups[3 * g + 1], last = groups[3 * g + 2];
     if (kind == KIND_CATEGORY) {
       if (threadIdx.x != g % BLOCK) continue;
@@ -199,10 +199,10 @@ extern "C" __global__ void mixed_nll(const REAL *y, i64 y_row_stride, const REAL
 
 extern "C" __global__ void mixed_mean(const REAL *y, i64 y_row_stride, const i64 *groups,
                                       const REAL *units, REAL *mean, i64 mean_row_stride,
-                                      int n_groups, int columns) {
+                                      u32 n_groups, int columns) {
   const REAL *shift = units + 2 * (i64)columns;
   y = block_row(y, y_row_stride), mean = block_row(mean, mean_row_stride);
-  for (int g = 0; g < n_groups; ++g) {
+  for (u32 g = 0; g < n_groups; ++g) {
     const i64 kind = groups[3 * g], first = groups[3 * g + 1], last = groups[3 * g + 2];
     if (kind == KIND_CATEGORY) {
       if (threadIdx.x != g % BLOCK) continue;
@@ -220,10 +220,10 @@ extern "C" __global__ void mixed_mean(const REAL *y, i64 y_row_stride, const i64
 
 extern "C" __global__ void mixed_draw(const REAL *y, i64 y_row_stride, const REAL *noise_logvar,
                                       const i64 *groups, const REAL *units, REAL *x,
-                                      i64 x_row_stride, int n_groups, int columns) {
+                                      i64 x_row_stride, u32 n_groups, int columns) {
   const REAL *shift = units + 2 * (i64)columns;
   y = block_row(y, y_row_stride), x = block_row(x, x_row_stride);
-  for (int g = 0; g < n_groups; ++g) {
+  for (u32 g = 0; g < n_groups; ++g) {
     const i64 kind = groups[3 * g], first = groups[3 * g + 1], last = groups[3 * g + 2];
     if (kind == KIND_CATEGORY) {
       if (threadIdx.x != g % BLOCK) continue;
