@@ -490,7 +490,7 @@ def test_a_value_that_cannot_be_is_named_with_row_and_column(column, value, mess
     bad = GOOD.copy()
     bad[3, GOOD_NAMES.index(column)] = value
     schema.encode(GOOD)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         schema.encode(bad)
 
 
@@ -518,7 +518,7 @@ def test_a_kind_that_cannot_be_is_refused(given_, message):
     (5, ValueError, r"X has the shape \(\), expected a table"),
     ("table.csv", ValueError, r"X has the shape \(\), expected a table"),
     (np.zeros((2, 2), complex), ValueError, "X has values of type complex128, expected numbers or"),
-    (np.zeros(2, [("a", "f8")]), TypeError, "expected numbers or words"),
+    (np.zeros(2, [("a", "f8")]), ValueError, "expected numbers or words"),
     (np.zeros((3, 2)), ValueError, r"X has no column to learn of \(n_samples=3\): column 0: "
                                    r"constant: always 0, column 1: constant: always 0"),
     (np.zeros((3, 0)), ValueError, "X has no column to learn of .*: 0 feature"),
