@@ -90,6 +90,8 @@ def opened(X, names=None):
     """
     if hasattr(X, "columns") and hasattr(X, "iloc"):
         form, names, take = "pandas", list(X.columns), _take_pandas
+        if len(dtypes := set(X.dtypes)) == 1 and _is_plain(dtypes.pop()):
+            X, take = X.to_numpy(), _take_alike  # a frame hands out its columns slowly
     elif hasattr(X, "columns") and hasattr(X, "get_columns"):
         form, names, take = "polars", list(X.columns), _take_polars
     elif issparse(X):
@@ -157,6 +159,16 @@ def _take_pandas(X, j, name):
         word = "ordered category" if column.cat.ordered else "category"
         levels = column.cat.categories.to_numpy(object)
     return _objects(column.to_numpy(object), name, kept(word), levels)
+
+
+def _is_plain(dtype):
+    """Whether it is one of NumPy's dtypes for numbers."""
+    return isinstance(dtype, np.dtype) and dtype.kind in "iuf"
+
+
+def _take_alike(X, j, name):
+    """Of the array that a frame with columns of one dtype is."""
+    return _numbers(X[:, j].astype(np.float64), name, kept(str(X.dtype)))
 
 
 def _take_polars(X, j, name):
@@ -334,7 +346,10 @@ def _to_pandas(pandas, cells):
             word = "Float64" if nullable else "float64"
         elif missing.any() and not nullable:
             word = "float64"
-    return pandas.Series(cells.values).astype(word if NUMBER.fullmatch(word) else "float64")
+    word = word if NUMBER.fullmatch(word) else "float64"
+    if word[0] in "uif" and not word.endswith("]"):  # one of NumPy's, which converts faster
+        return pandas.Series(cells.values.astype(word))
+    return pandas.Series(cells.values).astype(word)
 
 
 def _to_polars(polars, name, cells):

@@ -339,6 +339,15 @@ def test_a_frame_of_pandas_keeps_names_and_dtypes(pd):
     pd.testing.assert_frame_equal(stored.decode(stored.encode(frame)), back)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int8", "Int16", "bool", "int32[pyarrow]"])
+def test_a_frame_of_one_dtype_keeps_it(pd, dtype):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    numbers = RNG.integers(-50, 50, (N, 3)) > 0 if dtype == "bool" else RNG.integers(-9, 9, (N, 3))
+    frame = pd.DataFrame(numbers, columns=["a", "b", "c"]).astype(dtype)
+    schema = Schema.infer(frame)
+    pd.testing.assert_frame_equal(schema.decode(schema.encode(frame)), frame)
+
+
 def test_numbers_that_an_integer_dtype_cannot_hold_are_floats(pd):
     frame = pd.DataFrame({
         "a": RNG.integers(0, 255, N).astype("u1"), "b": pd.array([1, 5] * (N // 2), "Int64"),
