@@ -163,7 +163,7 @@ _SERIES = (43867 / 5109094217170944000, -3617 / 10670622842880000, 1 / 747242496
 _HALVED = tuple(c / n for c, n in zip(_SERIES, range(18, 0, -2), strict=True))  # by 2n
 
 
-@jit
+@inlined
 def _horner(c, q):
     """c_0 q^8 + ... + c_8; written out, since a loop over a tuple would be one in memory."""
     p = type(q)(c[0]) * q + type(q)(c[1])
@@ -176,7 +176,7 @@ def _horner(c, q):
     return p * q + type(q)(c[8])
 
 
-@jit
+@inlined
 def grey_mean(y):
     """E[x] = 1 / (1 - e^-y) - 1 / y: of y < 0 first, and for |y| < 1 by its series."""
     a, one = abs(y), type(y)(1)
@@ -187,7 +187,7 @@ def grey_mean(y):
     return low if y < type(y)(0) else one - low
 
 
-@jit
+@inlined
 def grey_partition(y):
     """A = ln((e^y - 1) / y) = max(y, 0) + ln((1 - e^-|y|) / |y|), for |y| < 1 by its series."""
     a, one, half = abs(y), type(y)(1), type(y)(0.5)

@@ -1,13 +1,15 @@
 """The batch and its shards: gathered rows and what is missing, sums, finiteness, the join."""
 
+import math
 import threading
 
 import numba
 import numpy as np
 import pytest
 from kernel_calls import is_reference, normals
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
+from minivae.kernels import BINARY, COUNT, REAL
 from minivae.kernels.tables import cpu, reference
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -55,6 +57,40 @@ def test_copy_takes_any_shape(dtype, k):
     back = np.zeros((2, 21), dtype)
     k.copy(target, back)
     assert_array_equal(back.ravel(), source.ravel())
+
+
+# --- what an encoder reads ------------------------------------------------------------------------
+
+
+@DTYPES
+def test_an_encoder_reads_numbers_and_what_is_known(dtype, k):
+    groups = np.array([(REAL, 0, 2), (COUNT, 2, 4), (BINARY, 4, 5), (COUNT, 5, 6)])
+    x = np.array([[1.5, np.nan, 0, 7, 1, 3], [np.inf, -2, np.nan, 1e6, np.nan, np.nan]], dtype)
+    observed = np.isfinite(x).astype(dtype)
+    units = np.full((3, 6), 99, dtype)
+    units[2] = 9, 9, 0.5, 2, 9, 0
+    h = np.full((2, 12), np.nan, dtype)
+    k.encoder_input(x, observed, groups, units, h)
+    expected = np.array([
+        [1.5, 0, -0.5, math.log(8) - 2, 1, math.log(4)], [0, -2, 0, math.log(1e6 + 1) - 2, 0, 0]
+    ])  # fmt: skip
+    assert_allclose(h[:, :6], expected, rtol=8 * np.finfo(dtype).eps)
+    assert_array_equal(h[:, 6:], observed)
+    all_known = np.full((1, 6), np.nan, dtype)
+    k.encoder_input(np.array([[1.5, 3, 0, 7, 1, 3]], dtype), None, groups, units, all_known)
+    assert_allclose(all_known[0, [0, 2, 3, 4, 5]], expected[0, [0, 2, 3, 4, 5]],
+                    rtol=8 * np.finfo(dtype).eps)  # fmt: skip
+
+
+@DTYPES
+def test_without_a_schema_an_encoder_reads_what_is_there(dtype, k):
+    x = np.array([[1.5, np.nan, 0]], dtype)
+    observed, h = np.array([[1, 0, 1]], dtype), np.full((1, 6), np.nan, dtype)
+    k.encoder_input(x, observed, None, None, h)
+    assert_array_equal(h, [[1.5, 0, 0, 1, 0, 1]])
+    alone = np.empty((1, 3), dtype)
+    k.encoder_input(np.array([[1.5, -2, 0]], dtype), None, None, None, alone)
+    assert_array_equal(alone, [[1.5, -2, 0]])
 
 
 # --- finiteness and sums --------------------------------------------------------------------------

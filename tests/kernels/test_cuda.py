@@ -44,7 +44,7 @@ def double_arithmetic(ptx):
 @DTYPES
 def test_the_kernels_compile_for_cards_without_a_warning(subject, dtype, tmp_path):
     """And in float32 with no double arithmetic, which is slow on most cards; but totals are added
-    in it."""
+    in it, and counts drawn."""
     defines = [f"-D{name}={value}" for name, value in launches.definitions(dtype).items()]
     (tmp_path / "source.cu").write_text(launches.source(subject))
     command = ["nvcc", "-cubin", f"-arch=sm_{CARDS[dtype]}", "-Werror", "all-warnings", "-Xptxas",
@@ -54,7 +54,8 @@ def test_the_kernels_compile_for_cards_without_a_warning(subject, dtype, tmp_pat
     (ptx,) = (path.read_text() for path in tmp_path.glob("*.ptx"))
     assert ptx.count(".visible .entry ") == launches.source(subject).count("__global__")
     if dtype == "float32":
-        assert double_arithmetic(ptx) == ({"add_terms"} if subject == "batch" else set())
+        allowed = {"batch": {"add_terms"}, "likelihoods": {"mixed_draw"}}
+        assert double_arithmetic(ptx) == allowed.get(subject, set())
 
 
 def find_nvrtc():
@@ -169,6 +170,11 @@ BUGS = {  # name: kernel, what stands in the source, what is planted there, what
     ),
     "a mask is forgotten": ("bernoulli_nll", "known ? softplus", "true ? softplus", ""),
     "a first step that is not unbiased": ("adam", "(t * log_beta1)", "((t + 1) * log_beta1)", ""),
+    "a column that another thread wrote": ("encoder_input", "  __syncthreads();", "", ""),
+    "the logarithm of a factorial is forgotten": ("mixed_nll", " + lgamma(target + 1)", "", ""),
+    "a softmax has the slope of a sigmoid": (
+        "mixed_nll", "exp(logit - of.top) / of.total", "sigmoid(logit)", ""
+    ),
     "sums of segments that are not there yet": (
         "nade_backward", "    slopes[segment][unit] = slope;\n    __syncthreads();",
         "    slopes[segment][unit] = slope;", ""

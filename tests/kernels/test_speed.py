@@ -19,6 +19,9 @@ x = np.linspace(0, 1, 9 * 33, dtype="f4").reshape(9, 33)
 v, rows, heads = x[0], x[:, 0].copy(), x[:, :16]
 square, room = np.ones((33, 33), "f4"), np.ones((9, 33), "f4")  # of NADE: D = H = 33
 lower = np.ones((9, 120), "f4")  # below the diagonal of 16 x 16
+# A table of 33 columns, and its units; each column but those of counts is worth a vector.
+groups = np.array([(0, 0, 8), (1, 8, 16), (2, 16, 24), (3, 24, 28), (4, 28, 30), (5, 30, 33)])
+units, noise = np.zeros((3, 33), "f4"), np.zeros(16, "f4")
 
 
 def posterior_backward(lower, free_bits):
@@ -61,6 +64,16 @@ CALLS = {
     "gaussian_nll alone": (1, lambda: [x, v[:1], x, None, 1.0, rows, None, None]),
     "gaussian_nll observed alone": (2, lambda: [x, v[:1], x, x, 1.0, rows, None, None]),
     "gaussian_draw": (1, lambda: [x, v[:1], x, x.copy()]),
+    # One loop for each kind, and two of a softmax; sums, gradients, noise, what is not observed.
+    "mixed_nll": (12, lambda: [x, noise, groups, units, x, None, 1.0, rows, x.copy(),
+                               x[:, :16].copy()]),
+    "mixed_nll observed": (13, lambda: [x, noise, groups, units, x, x, 1.0, rows, x.copy(),
+                                        x[:, :16].copy()]),
+    "mixed_nll alone": (10, lambda: [x, noise, groups, units, x, None, 1.0, rows, None, None]),
+    "mixed_mean": (5, lambda: [x, groups, units, x.copy()]),
+    "mixed_draw": (6, lambda: [x, noise, groups, units, x.copy()]),
+    "encoder_input": (1, lambda: [x, None, groups, units, x.copy()]),
+    "encoder_input observed": (2, lambda: [x, x, groups, units, np.tile(x, (1, 2))]),
     "gather observed": (1, lambda: [x, np.arange(9), x.copy(), x.copy()]),
     "all_finite": (1, lambda: [x]),
     "leapfrog_momentum": (1, lambda: [x.copy(), x, x, 0.5, rows, 0.5]),

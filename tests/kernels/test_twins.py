@@ -12,6 +12,7 @@ import pytest
 import test_likelihoods
 import test_posterior
 import test_sequence
+import test_tables
 from emulator import EMULATED
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from kernel_arguments import TWINS, arguments, compare, strided
 from kernel_checks import SHAPES, check_twin
 from numpy.testing import assert_array_equal
 
-from minivae.kernels import LOGVAR_BOUND, tables
+from minivae.kernels import CATEGORY, COUNT, GREY, LOGVAR_BOUND, tables
 from minivae.kernels.tables import cpu, reference
 
 KERNELS = {name: f for name, f in vars(reference).items() if inspect.isfunction(f)}
@@ -154,6 +155,50 @@ def log_2_pi_forgotten(mean, s, x, observed, scale, nll, *gradients):
     nll -= math.log(2 * math.pi) / 2 * x.shape[1]
 
 
+def groups_of(kind, groups, *rows):
+    """Columns of the groups of a kind, of each of these matrices."""
+    for code, first, last in groups:
+        if code == kind:
+            yield tuple(row[:, first:last] for row in rows)
+
+
+def grey_constant_forgotten(y, s, groups, units, x, observed, scale, nll, *gradients):
+    """Grey pixels as if they were probabilities: the cross-entropy, which is no density."""
+    reference.mixed_nll(y, s, groups, units, x, observed, scale, nll, *gradients)
+    for (a,) in groups_of(GREY, groups, y):
+        nll += np.where(a == 0, math.log(2), np.log(a / np.tanh(a / 2))).sum(axis=1)
+
+
+def grey_constant_turned_near_0(y, s, groups, units, x, observed, scale, nll, dy, ds):
+    """The first term of the series with the other sign: y^2 / 24 in the value, y / 12 in dy."""
+    reference.mixed_nll(y, s, groups, units, x, observed, scale, nll, dy, ds)
+    for a, da in groups_of(GREY, groups, y, dy):
+        near = abs(a) < 1
+        nll -= (near * a * a).sum(axis=1) / 12
+        da -= near * a / 6
+
+
+def log_factorial_forgotten(y, s, groups, units, x, observed, scale, nll, *gradients):
+    reference.mixed_nll(y, s, groups, units, x, observed, scale, nll, *gradients)
+    for (counts,) in groups_of(COUNT, groups, np.nan_to_num(x)):
+        nll -= np.vectorize(math.lgamma, otypes=[float])(counts + 1).sum(axis=1)
+
+
+def softmax_sloped_as_sigmoid(y, s, groups, units, x, observed, scale, nll, dy, ds):
+    logits = y.copy()
+    reference.mixed_nll(y, s, groups, units, x, observed, scale, nll, dy, ds)
+    for a, t, da in groups_of(CATEGORY, groups, logits, x, dy):
+        da[:] = scale * (1 / (1 + np.exp(-a)) - t)
+
+
+def one_walk_up(y, noise_logvar, groups, units, x):
+    """Counts drawn as if those below the mode never were."""
+    u = x.copy()
+    reference.mixed_draw(y, noise_logvar, groups, units, x)
+    for drawn, noise, a in groups_of(COUNT, groups, x, u, y):
+        drawn += noise > 1 / (1 + np.exp(a))
+
+
 def mask_forgotten(logits, x, observed, scale, nll, dlogits):
     reference.bernoulli_nll(logits, np.nan_to_num(x), None, scale, nll, dlogits)
 
@@ -205,6 +250,17 @@ def twin(name, k):
         ("bernoulli_nll", mask_forgotten, test_likelihoods.test_bernoulli_value, ()),
         ("bernoulli_mean", softplus_drawn, test_likelihoods.test_draws_have_the_moments,
          ("bernoulli",)),
+        ("mixed_nll", grey_constant_forgotten, test_tables.test_values, ()),
+        ("mixed_nll", grey_constant_forgotten,
+         test_tables.test_a_grey_density_has_mass_1_and_its_mean, (1e-6,)),
+        ("mixed_nll", grey_constant_turned_near_0, test_tables.test_values, ()),
+        ("mixed_nll", grey_constant_turned_near_0,
+         test_tables.test_grey_values_are_exact_on_both_sides_of_the_switch, ("float32",)),
+        ("mixed_nll", log_factorial_forgotten, test_tables.test_values, ()),
+        ("mixed_nll", log_factorial_forgotten, test_tables.test_probabilities_sum_to_1, ()),
+        ("mixed_nll", softmax_sloped_as_sigmoid, test_tables.test_gradients, (False,)),
+        ("mixed_draw", one_walk_up,
+         test_tables.test_draws_of_outcomes_have_their_probabilities, ("float64",)),
         ("nade_backward", own_slope_included, test_sequence.test_gradients, (7,)),
         ("nade_logits", one_variable_late, test_sequence.test_draws_have_the_probabilities, ()),
         ("sample_gaussian", input_overwritten, twin, ("sample_gaussian",)),

@@ -39,6 +39,18 @@ def gaussian(k, mean, s, x, observed=None, scale=1.0):
     return nll, dmean, ds.sum(keepdims=True)
 
 
+def mixed(k, y, s, groups, units, x, observed=None, scale=1.0):
+    """nll (B,), dy (B, D), ds (B, R) of rows of a table."""
+    dtype = np.result_type(y, s)
+    nll, dy, ds = (
+        np.empty(len(y), dtype),
+        np.empty(y.shape, dtype),
+        np.empty((len(y), len(s)), dtype),
+    )
+    k.mixed_nll(y, s, groups, units, x, observed, scale, nll, dy, ds)
+    return nll, dy, ds
+
+
 def draw(k, kind, shape, dtype=np.float64, seed=7, stream=1, step=2, first_row=0):
     """A new array from random_words, random_uniform or random_normal."""
     out = np.zeros(shape, np.uint32 if kind == "words" else dtype)
