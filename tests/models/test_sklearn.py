@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from minivae import VAE
+from minivae import VAE, LinearGaussian
 from minivae.data import checks
 from minivae.models import MODELS, find
 
@@ -36,9 +36,14 @@ FURTHER = [
     "check_estimators_partial_fit_n_features",
     "check_get_feature_names_out_error",
     "check_global_output_transform_pandas",
+    "check_global_set_output_transform_polars",
+    "check_inplace_ensure_writeable",
+    "check_n_features_in_after_fitting",
     "check_param_validation",
+    "check_readonly_memmap_input",
     "check_set_output_transform",
     "check_set_output_transform_pandas",
+    "check_set_output_transform_polars",
     "check_transformer_get_feature_names_out",
     "check_transformer_get_feature_names_out_pandas",
     "check_transformer_preserve_dtypes",
@@ -100,14 +105,16 @@ def test_scikit_learn_checks(estimator, check, bounded):
     ("estimator", "name"),
     [
         pytest.param(estimator, name, id=f"{type(estimator).__name__}-{estimator.device}-{name}")
-        for estimator in ESTIMATORS
+        for estimator in (*ESTIMATORS, LinearGaussian(max_iter=100, tol=1e-2))
         for name in FURTHER
-        if hasattr(estimator, "transform") or name not in OF_TRANSFORMERS
+        if (hasattr(estimator, "transform") or name not in OF_TRANSFORMERS)
+        and (hasattr(estimator, "partial_fit") or "partial_fit" not in name)
     ],
 )
 def test_further_checks(estimator, name, bounded):
-    if "pandas" in name or "dataframe" in name:
-        pytest.importorskip("pandas", reason="pandas is not installed")
+    needs = "polars" if "polars" in name else "pandas"
+    if needs in name or "dataframe" in name:
+        pytest.importorskip(needs, reason=f"{needs} is not installed")
     getattr(estimator_checks, name)(type(estimator).__name__, clone(estimator))
 
 
