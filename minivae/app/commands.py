@@ -22,11 +22,12 @@ from minivae.app.scores import mean_text
 from minivae.app.warm import compiling_beside
 from minivae.data import datasets
 from minivae.files import storage
-from minivae.models.fitting import last_epoch
 
 
 def train(args):
     """Train a model, and leave it and pictures of it in a folder."""
+    from minivae.models.fitting import last_epoch  # heavy
+
     model, facts, past = new_or_old_run(args)
     data = datasets.load(facts["data"], facts["data_dir"], facts["test_fraction"],
                          facts["image_shape"])  # fmt: skip

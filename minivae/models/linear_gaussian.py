@@ -244,7 +244,7 @@ class LinearGaussian(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _rows_to_fit(self, X):
         """(Rows of X less the means of its features, those means, variances (D,), least psi)."""
-        rows = self._grouped(X)
+        rows = self._grouped(X, fitted=False)
         if not rows.observed.any(axis=0).all():
             raise ValueError("X has nothing but NaN in column "
                              f"{rows.observed.any(axis=0).argmin()}: leave it out")  # fmt: skip
@@ -264,8 +264,10 @@ class LinearGaussian(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         least = mean if self.noise == "isotropic" else np.where(constant, mean, variance)
         return rows._replace(x=x), centre, variance, FLOOR * least
 
-    def _grouped(self, X):
+    def _grouped(self, X, fitted=True):
         array = checks.check_form(X, self, np.float64)
+        if fitted:
+            validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
         checks.check_values(array, self, np.float64, X)
         return grouped(fetch(array, slice(None), np.float64))
 
@@ -273,7 +275,6 @@ class LinearGaussian(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """(Rows of X, with the features of the fit, Parameters, Posterior)."""
         check_is_fitted(self)
         rows = self._grouped(X)
-        validate_data(self, X, reset=False, skip_check_array=True)  # names, number of features
         psi = np.broadcast_to(self.noise_variance_, self.mean_.shape)
         theta = Parameters(self.components_.T, self.mean_, psi)
         return rows, theta, e_step(theta, rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shell import ALWAYS, STARTED, TINY, assert_picture, call, contents
+from shell import ALWAYS, STARTED, TINY, assert_picture, call, contents, options_of
 from tiny import FAMILIES
 
 import minivae
@@ -131,6 +131,34 @@ def test_digits_are_the_default_data_and_few_rows_have_more_epochs(
     assert ": 80 parameters\n" in out  # 26 + 12 + 6 + 36
     assert "cross-entropy" in err  # the images are grey
     assert err.count("\n") == 3  # no bar: it is not a terminal
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_stops_by_held_out_rows_and_says_which_epoch(
+    family, files, tmp_path, capsys, no_pictures
+):
+    """Rows of its own choose the epoch, and the test part is looked at once; or that part does."""
+    words = options_of(family, learning_rate=0.5, epochs=30, batch_size=8, patience=2)
+    words = ["train", files / "images.npz", *words, "--device", "reference"]
+    fraction, run = ["--validation-fraction", "0.2"], tmp_path / "run"
+    code, out, err = call(capsys, *words, *fraction, "--out", run)
+    model = minivae.load(run / "model.safetensors")
+    assert code == 0 and model.n_epochs_ == model.best_epoch_ + 2 < 30
+    score = model.history_[f"valid_{model.program.SCORE[0]}"][model.best_epoch_ - 1]
+    assert f" {score:.2f} after epoch {model.best_epoch_}: this is the model (the last" in out
+    assert f"{model.n_epochs_} epochs in" in out and "choose the epoch" not in err
+    data = datasets.load(files / "images.npz")
+    again = model.set_params(epochs=model.best_epoch_, patience=None)
+    np.testing.assert_array_equal(
+        minivae.models.find(family)(**again.get_params()).fit(data.train).state_.theta,
+        model.state_.theta,
+    )
+    before = (run / "model.safetensors").read_bytes()
+    code, out, _ = call(capsys, "train", files / "images.npz", "--resume", "--out", run)
+    assert code == 0 and f"{model.n_epochs_} epochs, 0 of them now" in out
+    assert (run / "model.safetensors").read_bytes() == before
+    code, out, err = call(capsys, *words, "--out", tmp_path / "other")
+    assert code == 0 and "the held-out rows choose the epoch" in err
 
 
 class Terminal(io.StringIO):

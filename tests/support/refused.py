@@ -174,8 +174,16 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         *each("weight_decay", True)]),
     ("beta: negative, infinity or a bool", VAES, "beta", ValueError, "-1|inf|True",
         each("beta", -1, np.inf, True)),
-    ("batch_size or epochs: 0", ALL, "batch_size|epochs", ValueError, "Got 0",
-        use(batch_size=0) + use(epochs=0)),
+    ("batch_size, epochs or patience: 0", ALL, "batch_size|epochs|patience", ValueError, "[Gg]ot 0",
+        use(batch_size=0) + use(epochs=0) + use(patience=0)),
+    ("patience without held-out rows", ALL, "patience", ValueError,
+        "validation_fraction, such as 0.1, or give X_valid", use(("fit",), patience=2)),
+    ("validation_fraction: so much that no row is left", ALL, "validation_fraction", ValueError,
+        "n_samples=24 leaves no row", use(("fit",), validation_fraction=0.99)),
+    ("sample_weight: another length, below 0, or all 0", ALL, "sample_weight", ValueError,
+        "expected one per row|at least 0", call(*(
+            lambda w, weights=weights: w.model.score(X, sample_weight=weights)
+            for weights in ([1.0], np.arange(24) - 1.0, np.zeros(24))))),
     ("n_threads: 0, or True", ALL, "n_threads", ValueError, "[Gg]ot (0|True)",
         each("n_threads", 0, True)),
     ("random_state: negative, a fraction, text, 2**63", ALL, "random_state", ValueError,
