@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minivae.data.readers import KINDS, reader_of, table, values_in
+from minivae.data.readers import KINDS, checked, reader_of, rows_in, values_in
+from minivae.data.tables import Choice, framed, take
 
 NAMES = ("digits", "mnist", "fashion-mnist", "frey-face", "binarized-mnist")
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -51,7 +52,11 @@ BINARIZED_MNIST_SHA256 = "50de2c8299a5a297789293ab2c30f6fc3cb8c359a15e5e88d5501a
 
 
 class Dataset(NamedTuple):
-    """Training part (n, D), test part (m, D), integer labels or None, (height, width) or None."""
+    """Training part (n, D), test part (m, D), labels or None, (height, width) or None, names (D,)
+    of the columns or None, and notes: what was done on reading that one may want to know.
+
+    A table that has names, or words in it, has DataFrames as its parts.
+    """
 
     name: str
     train: np.ndarray
@@ -59,21 +64,26 @@ class Dataset(NamedTuple):
     train_labels: np.ndarray | None
     test_labels: np.ndarray | None
     image_shape: tuple[int, int] | None
+    names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
-def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None):
+def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None, label=None, drop=()):
     """Read a named data set or a data file, split into a training and a test part.
 
-    The matrices are float32; a file of float64 numbers stays float64. Arrays of uint8 (.npy, .npz,
-    IDX) are taken for pixels and divided by 255; booleans become 0 and 1; every other number keeps
-    its value. A 3-D array (n, height, width) is flattened to (n, D) and gives the image shape.
+    The matrices are float32; a file of float64 numbers stays float64, and text is read as float64.
+    Arrays of uint8 (.npy, .npz, IDX) are taken for pixels and divided by 255; booleans become 0 and
+    1; every other number keeps its value; NaN is a missing value. A 3-D array (n, height, width) is
+    flattened to (n, D) and gives the image shape. A table (.csv, .tsv, .parquet) with names or with
+    columns of words comes as pandas DataFrames, if pandas is installed: words as categories.
 
     Parameters
     ----------
     data : str or path
         One of `NAMES`, or a file: .npy, .npz (one array, or one named X, x, data or train; integer
-        labels in y or labels), .csv (numbers between commas; a first line without any number is a
-        header), .parquet (needs pyarrow), IDX (*-ubyte, .idx*, plain or .gz).
+        labels in y or labels), .csv or .tsv (plain or .gz; cells between commas, semicolons or
+        tabs, with or without a header; minivae/data/delimited.py says how that is found), .parquet
+        (needs pyarrow), IDX (*-ubyte, .idx*, plain or .gz).
     data_dir : path, optional
         Folder with the files of a named set, directly or in a subfolder called like the set.
         Default: the environment variable MINIVAE_DATA_DIR, else files are downloaded.
@@ -82,20 +92,29 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None):
         a fixed permutation, but the last frames of `frey-face`, which are in order of time.
     image_shape : (height, width), optional
         Shape of a row seen as a picture; height * width must be D.
+    label : str, optional
+        Name of a table's column that holds classes: it becomes the labels and is not learned.
+    drop : list of str
+        Names of a table's columns to leave out; nothing in them matters. Without a header the
+        columns are called x1, x2, ...
 
     Raises
     ------
     ValueError
-        A bad argument, a damaged or empty file, values that are not finite real numbers.
+        A bad argument, a damaged or empty file, infinity, a column of dates or of numbers with a
+        stray word among them.
     OSError
         A file is not there (FileNotFoundError), or a download failed.
     ImportError
-        A .parquet file without pyarrow.
+        A .parquet file without pyarrow, or a table with words without pandas.
     """
     if not isinstance(data, (str, os.PathLike)):
         raise TypeError(f"data must be a name or a path to a file, got {type(data).__name__}")
+    choice = _choice(label, drop)
     if not (isinstance(test_fraction, numbers.Real) and 0 < test_fraction < 1):
         raise ValueError(f"test_fraction must be a number between 0 and 1, got {test_fraction!r}")
+    if data in NAMES and choice.wanted and choice.strict:
+        raise ValueError(f"label and drop are for tables with columns, and {data} is none")
     folder = data_dir or os.environ.get("MINIVAE_DATA_DIR")
     if data == "digits":
         dataset = _digits(test_fraction)
@@ -110,10 +129,11 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None):
         if reader_of(path) is None:
             raise ValueError(f"data must be one of {', '.join(NAMES)}, or a file {KINDS}, got "
                              f"{str(path)!r}")  # fmt: skip
-        rows = table(path, *values_in(path))
-        if len(rows[0]) < 2:
+        table, shape = rows_in(path, choice)
+        if len(table.values) < 2:
             raise ValueError(f"{path}: needs at least 2 rows, one to train and one to test on")
-        dataset = _hold_out(path.name, *rows, test_fraction)
+        dataset = _hold_out(path.name, framed(table), table.labels, shape, test_fraction)
+        dataset = dataset._replace(names=table.names, notes=table.notes)
     if image_shape is None:
         return dataset
     n_columns = dataset.train.shape[1]
@@ -127,9 +147,24 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None):
     return dataset._replace(image_shape=sides)
 
 
-def read(path):
-    """All rows (n, D) of a data file, in order; kinds of files and errors as in `load`."""
-    return table(Path(path), *values_in(Path(path)))[0]
+def read(path, label=None, drop=()):
+    """All rows (n, D) of a data file, in order; kinds of files, label, drop and errors as in
+    `load`."""
+    return read_rows(path, _choice(label, drop))[0]
+
+
+def read_rows(path, choice):
+    """(all rows (n, D) of a data file, notes on them) for a `tables.Choice` of its columns."""
+    table, _ = rows_in(Path(path), choice)
+    return framed(table), table.notes
+
+
+def _choice(label, drop):
+    if not (label is None or isinstance(label, str)):
+        raise TypeError(f"label must be the name of a column, got {label!r}")
+    if isinstance(drop, str) or not all(isinstance(name, str) for name in drop):
+        raise TypeError(f"drop must be a list of names of columns, got {drop!r}")
+    return Choice(label, tuple(drop))
 
 
 def _digits(test_fraction):
@@ -142,9 +177,9 @@ def _digits(test_fraction):
 
 def _mnist(name, folder):
     paths = [_find(name, folder, file, file.removesuffix(".gz")) for file in SHA256[name]]
-    values = [values_in(path)[0] for path in paths]
-    train, train_labels, shape = table(paths[0], values[0], values[1])
-    test, test_labels, test_shape = table(paths[2], values[2], values[3])
+    values = [values_in(path).values for path in paths]
+    train, train_labels, shape = checked(paths[0], values[0], values[1])
+    test, test_labels, test_shape = checked(paths[2], values[2], values[3])
     if shape != test_shape:
         raise ValueError(f"{paths[2]}: images of {test_shape} pixels, {paths[0]} has {shape}")
     return Dataset(name, train, test, train_labels, test_labels, shape)
@@ -156,7 +191,7 @@ def _frey_face(folder, test_fraction):
     frames = path.read_bytes()[-1965 * 28 * 20 :]
     if sha256(frames).hexdigest() != FREY_FRAMES_SHA256:
         raise ValueError(f"{path}: not the Frey Face frames; delete the file and get it anew")
-    rows = table(path, np.frombuffer(frames, np.uint8).reshape(-1, 28, 20), None)
+    rows = checked(path, np.frombuffer(frames, np.uint8).reshape(-1, 28, 20), None)
     return _hold_out("frey-face", *rows, test_fraction, in_time_order=True)
 
 
@@ -211,4 +246,6 @@ def _hold_out(name, matrix, labels, image_shape, test_fraction, in_time_order=Fa
     order = np.arange(n) if in_time_order else np.random.default_rng(0).permutation(n)
     train, test = order[:-n_test], order[-n_test:]
     train_labels, test_labels = (None, None) if labels is None else (labels[train], labels[test])
-    return Dataset(name, matrix[train], matrix[test], train_labels, test_labels, image_shape)
+    return Dataset(
+        name, take(matrix, train), take(matrix, test), train_labels, test_labels, image_shape
+    )
