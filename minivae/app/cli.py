@@ -23,20 +23,21 @@ FAILURES = (OSError, ImportError, FloatingPointError, MemoryError, RuntimeError)
 # fmt: off
 COMMANDS = {  # function: (options, what --out may be: the default, then suffixes; an example)
     commands.train: ("data --out --model --resume --overwrite --seed --data-dir --image-shape "
-        "--test-fraction --quiet", (), "train mnist --latent-dim 20 --epochs 10 --out runs/mnist"),
-    commands.sample: ("dir -n --seed --image-shape", ("samples.png", ".png", ".npy"),
+        "--label --drop --test-fraction --quiet", (), "train mnist --latent-dim 20 --epochs 10 --out runs/mnist"),
+    commands.sample: ("dir -n --seed --image-shape", ("samples.png", ".png", ".npy", ".csv"),
         "sample runs/digits -n 64 --seed 1 --out new.png"),
-    commands.reconstruct: ("dir data --data-dir --image-shape",
-        ("reconstructions.png", ".png", ".npy"), "reconstruct runs/digits"),
-    commands.encode: ("dir data --data-dir", ("codes.npy", ".npy", ".csv"),
+    commands.reconstruct: ("dir data --data-dir --image-shape --label --drop",
+        ("reconstructions.png", ".png", ".npy", ".csv"), "reconstruct runs/digits"),
+    commands.encode: ("dir data --data-dir --label --drop", ("codes.npy", ".npy", ".csv"),
         "encode runs/table table.csv --out codes.csv"),
-    commands.decode: ("dir codes --image-shape", ("decoded.npy", ".npy", ".png"),
+    commands.decode: ("dir codes --image-shape", ("decoded.npy", ".npy", ".png", ".csv"),
         "decode runs/digits codes.csv --out decoded.png"),
-    commands.score: ("dir data --data-dir --n-samples --ais", (),
+    commands.score: ("dir data --data-dir --label --drop --n-samples --ais", ("", ".csv"),
         "score runs/digits --n-samples 1000 --ais 20"),
-    commands.gradcheck: ("dir data --data-dir --rows --max-coordinates", (),
+    commands.gradcheck: ("dir data --data-dir --label --drop --rows --max-coordinates", (),
         "gradcheck runs/digits"),
-    commands.trace: ("dir data --data-dir --rows", ("", ".npz"), "trace runs/digits --rows 2"),
+    commands.trace: ("dir data --data-dir --label --drop --rows", ("", ".npz"),
+        "trace runs/digits --rows 2"),
     commands.info: ("dir", (), "info runs/digits"),
 }
 # fmt: on

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 import minivae
-from minivae.app import pictures, plots, runs, scores
+from minivae.app import pictures, plots, runs, scores, tables
 from minivae.app.options import settings_of, shown
 from minivae.app.scores import mean_text
 from minivae.app.warm import compiling_beside
 from minivae.data import datasets
+from minivae.data.tables import Choice
 from minivae.files import storage
 
 
@@ -29,11 +30,9 @@ def train(args):
     from minivae.models.fitting import last_epoch  # heavy
 
     model, facts, past = new_or_old_run(args)
-    data = datasets.load(facts["data"], facts["data_dir"], facts["test_fraction"],
-                         facts["image_shape"])  # fmt: skip
+    data = load_data(facts)
     with about(facts["data"]):
-        model.check_data(data.train)
-        model.check_data(data.test)
+        check_rows(model, data, facts)
     # Rows that choose when to stop should not say how good the model is: if others are held out for
     # that, the test part is looked at once, at the end.
     X_valid = None if model.validation_fraction else data.test
@@ -42,6 +41,8 @@ def train(args):
     say = (lambda line: None) if args.quiet else note
     say(f"{facts['data']}: {len(data.train)} rows to train on, {len(data.test)} held out")
     made = model.state_.epochs if past else 0
+    for line in data.notes:
+        say(f"{facts['data']}: {line}")
     if past:
         say(f"going on after {made} of {last_epoch(model, len(data.train))} epochs")
     elif args.resume:
@@ -101,6 +102,24 @@ def new_or_old_run(args):
     return model, facts, bool(past)
 
 
+def load_data(facts):
+    """The data of a run."""
+    return datasets.load(facts["data"], facts["data_dir"], facts["test_fraction"],
+                         facts["image_shape"], facts["label"], facts["drop"] or ())  # fmt: skip
+
+
+def check_rows(model, data, facts):
+    """Raise unless the model can have both parts of the data. Of a file, all rows are looked at in
+    their order before that, so that the row that a message names is that of the file."""
+    try:
+        model.check_data(data.train)
+        model.check_data(data.test)
+    except (ValueError, TypeError):
+        if facts["data"] not in datasets.NAMES:
+            model.check_data(datasets.read(facts["data"], facts["label"], facts["drop"] or ()))
+        raise
+
+
 def best_epoch(model):
     """A line on the best epoch by held-out score, if it was not the last one, or was waited for."""
     (name, title), best = model.program.SCORE, model.best_epoch_
@@ -145,7 +164,7 @@ def sample(args):
     model, facts = load_run(args)
     with bar("sample"):
         X = model.sample(args.n, args.seed)
-    write(args.out, X, count(args.n, "sample"),
+    write(args.out, X, count(args.n, "sample"), tables.column_names(model),
           lambda: pictures.samples(model, args.n, args.seed, facts["image_shape"]))  # fmt: skip
 
 
@@ -155,8 +174,9 @@ def reconstruct(args):
     X, what = load_rows(args, model, facts)
     with bar("reconstruct"):
         Y = model.reconstruct(X)
-    write(args.out, Y, f"reconstructions of {what}",
-          lambda: plots.reconstructions(X, Y, facts["image_shape"]))  # fmt: skip
+    names = tables.column_names(model)
+    write(args.out, Y, f"reconstructions of {what}", names,
+          lambda: plots.reconstructions(X, Y, facts["image_shape"], names))  # fmt: skip
 
 
 def encode(args):
@@ -165,7 +185,7 @@ def encode(args):
     X, what = load_rows(args, model, facts)
     with bar("encode"):
         codes = model.transform(X)
-    write(args.out, codes, f"codes of {what}")
+    write(args.out, codes, f"codes of {what}", tables.code_names(model))
 
 
 def decode(args):
@@ -174,8 +194,9 @@ def decode(args):
     codes = datasets.read(args.codes)
     with about(args.codes), bar("decode"):
         Y = model.inverse_transform(codes)
-    write(args.out, Y, f"decoder means of {count(len(Y), 'row')} of {args.codes}",
-          lambda: plots.samples(Y, facts["image_shape"], "means of p(x|z)"))  # fmt: skip
+    names = tables.column_names(model)
+    write(args.out, Y, f"decoder means of {count(len(Y), 'row')} of {args.codes}", names,
+          lambda: plots.samples(Y, facts["image_shape"], "means of p(x|z)", names=names))  # fmt: skip
 
 
 def score(args):
@@ -190,10 +211,14 @@ def score(args):
         )
     with bar("score"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of grey data: the note has said it
-        found = scores.lines(model, X, args.n_samples, args.ais)
+        values = scores.of_rows(model, X, args.n_samples)
+        found = scores.lines(model, X, values, args.ais)
     draws = f", {count(args.n_samples, 'draw')} for each" if hasattr(model, "elbo") else ""
     print(f"{what}{draws}: mean +- standard error in nats per row")
     print("\n".join(found))
+    if args.out:
+        rows = np.column_stack([np.arange(len(X)), *values.values()])
+        write(args.out, rows, f"scores of {what}, counted from 0", ["row", *values])
 
 
 def gradcheck(args):
@@ -261,11 +286,18 @@ def load_run(args, method=None):
 def load_rows(args, model, facts):
     """Rows of data (n, D) for a command, and words for them.
 
-    Of a file all rows, of a data set by name or of the run's own data the held-out ones.
+    Of a file all rows, of a data set by name or of the run's own data the held-out ones. Columns
+    that the run did not learn are left out of other files too, if they are there.
     """
+    label, drop = facts.get("label"), tuple(facts.get("drop") or ())
     if args.data and args.data not in datasets.NAMES:
-        X = datasets.read(args.data)
-        what = f"{count(len(X), 'row')} of {args.data}"
+        choice = Choice(args.label, args.drop or (), optional=(label, *drop))
+        table = datasets.read_table(args.data, choice)
+        what = f"{count(len(table.values), 'row')} of {args.data}"
+        for line in table.notes:
+            note(f"{args.data}: {line}")
+        with about(what):
+            X = tables.as_known(table, model)
     else:
         name, folder = args.data or facts.get("data"), args.data_dir or facts.get("data_dir")
         if name is None:
@@ -274,25 +306,28 @@ def load_rows(args, model, facts):
             )
         unknown = f"DATA is needed, as that of {runs.HISTORY} cannot be read"
         with contextlib.nullcontext() if args.data else about(unknown):
-            X = datasets.load(name, folder, facts.get("test_fraction", 0.1)).test
+            if args.data:
+                label, drop = None, ()
+            X = datasets.load(name, folder, facts.get("test_fraction", 0.1),
+                              label=args.label or label, drop=args.drop or drop).test  # fmt: skip
         what = f"{count(len(X), 'held-out row')} of {name}"
     with about(what):
         model.check_data(X)
     return X, what
 
 
-def write(path, array, what, picture=None):
-    """Write an array (n, columns), or the Figure that picture() makes of it, and say so."""
+def write(path, array, what, names, picture=None):
+    """Write an array (n, columns) or a frame, or the Figure that picture() makes of it, and say so.
+
+    names: of the columns, for .csv.
+    """
     if path.suffix == ".png":
         save_figure(picture(), path)
+    elif path.suffix == ".csv":
+        storage.replace(path, tables.as_csv(names, array))
     else:
         content = io.BytesIO()
-        if path.suffix == ".npy":
-            np.save(content, array)
-        else:  # .csv, of codes
-            names = ",".join(f"z{j + 1}" for j in range(array.shape[1]))
-            digits = 9 if array.dtype == np.float32 else 17  # enough to read the same numbers back
-            np.savetxt(content, array, f"%.{digits}g", ",", header=names, comments="")
+        np.save(content, array, allow_pickle=False)
         storage.replace(path, content.getbuffer())
     print(f"{path}: {what}")
 
@@ -312,7 +347,9 @@ def note(line):
 
 def note_on_data(model, X, say=note):
     """Say what the Bernoulli "likelihood" of grey values is, and that a table wants one scale."""
-    size = max(abs(X.mean(axis=0)).max(), X.std(axis=0).max())
+    X = tables.numbers(X)
+    X = X[:, ~np.isnan(X).all(axis=0)]
+    size = max(abs(np.nanmean(X, axis=0)).max(initial=0), np.nanstd(X, axis=0).max(initial=0))
     if not model.is_bernoulli and size > 5:
         say(f"note: columns have means or standard deviations up to {size:.3g}, and one noise "
             "variance serves all; scale each to mean 0 and standard deviation 1 first")  # fmt: skip

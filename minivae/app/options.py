@@ -5,6 +5,7 @@ taken from where the family says it.
 """
 
 import argparse
+import csv
 import re
 from pathlib import Path
 
@@ -57,6 +58,11 @@ def device(word):
     return word
 
 
+def columns(word):
+    """Type of an option: "id,name" is ("id", "name"); a name with a comma stands in quotes."""
+    return tuple(name.strip() for name in next(csv.reader([word])))
+
+
 def pixels(word):
     """Type of an option: "28x20" is (28, 20)."""
     if not re.fullmatch(r"[1-9]\d{,8}x[1-9]\d{,8}", word):
@@ -97,6 +103,10 @@ OPTIONS = {  # name: (keywords of argparse, default, help)
         "height and width of rows that are images, such as 28x28 (default: as the data say)"),
     "--test-fraction": (KINDS["real"], 0.1, "part of the rows to hold out, if DATA has no test "
         "part"),
+    "--label": ({"metavar": "COLUMN"}, None, "column of a table that has classes: it is not learned, "
+        "and colours the pictures"),
+    "--drop": ({"type": columns, "metavar": "COLUMNS"}, None, "columns of a table to leave out, such "
+        "as id,name (without a header: x1,x2,...)"),
     "--quiet": (FLAG, False, "no progress and no notes, only the results"),
     "-n": (INT, 100, "number of samples"),
     "--n-samples": (INT, 100, "posterior draws for each row, for a model with latent variables"),
@@ -107,7 +117,7 @@ OPTIONS = {  # name: (keywords of argparse, default, help)
         "check parameters of up to N entries entry by entry, others along random directions"),
 }
 TRAIN = {
-    "data": (DATA, "digits", f"{', '.join(datasets.NAMES)}, or .npy .npz .csv .parquet IDX file"),
+    "data": (DATA, "digits", f"{', '.join(datasets.NAMES)}, or .csv .tsv .parquet .npy .npz IDX file"),
     "--out": ({"type": Path, "required": True, "metavar": "DIR"}, None, "folder for the results"),
     "--model": ({"choices": tuple(MODELS)}, next(iter(MODELS)),
         "family of the model, which has options of its "

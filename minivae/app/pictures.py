@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from minivae.app import plots
+from minivae.app import plots, tables
+from minivae.data.tables import take
 
 PRIOR_DRAWS = "means of p(x|z), z from N(0, I)"
 
@@ -13,8 +14,9 @@ def of(model, data, seed):
     name, terms = model.program.SCORE[0], model.program.TERMS
     yield "learning_curve.png", plots.learning_curve(model.history_, name, terms)
     if hasattr(model, "reconstruct"):
-        few = X[plots.spread(len(X), 400)]  # more than are shown, from all of the held-out rows
-        yield "reconstructions.png", plots.reconstructions(few, model.reconstruct(few), shape)
+        few = take(X, plots.spread(len(X), 400))  # more than are shown, from all held-out rows
+        both = few, model.reconstruct(few)
+        yield "reconstructions.png", plots.reconstructions(*both, shape, data.names)
     yield "samples.png", samples(model, 100, seed, shape, data.train)
     if not hasattr(model, "transform"):
         return
@@ -25,14 +27,17 @@ def of(model, data, seed):
         z = np.random.default_rng(seed).standard_normal((100, codes.shape[1]))
         yield "means.png", plots.samples(model.inverse_transform(z), shape, PRIOR_DRAWS)
         if codes.shape[1] == 2:
-            yield "manifold.png", plots.manifold(model.inverse_transform, shape)
+            names = tables.code_names(model)
+            yield "manifold.png", plots.manifold(model.inverse_transform, shape, names=names)
     if codes.shape[1] == 2:
-        yield "latent.png", plots.latent_scatter(codes, labels)
+        yield "latent.png", plots.latent_scatter(codes, labels, tables.code_names(model))
     elif codes.shape[1] > 2:
-        yield "latent.png", plots.latent_overview(codes, model.kl_per_latent(X), labels)
+        kl, names = model.kl_per_latent(X), tables.code_names(model)
+        yield "latent.png", plots.latent_overview(codes, kl, labels, names)
 
 
 def samples(model, n, seed, image_shape, data=None):
     """Draws from the model; for a table beside the data, if there are some."""
     beside = None if image_shape else data
-    return plots.samples(model.sample(n, seed), image_shape, "samples of p(x)", beside)
+    names = getattr(model, "feature_names_in_", None)
+    return plots.samples(model.sample(n, seed), image_shape, "samples of p(x)", beside, names)

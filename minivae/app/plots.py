@@ -257,11 +257,11 @@ def samples(X, image_shape=None, title=None, data=None, names=None):
     return figure
 
 
-def manifold(decode, image_shape, n=None):
+def manifold(decode, image_shape, n=None, names=("$z_1$", "$z_2$")):
     """The 2-D manifold: images decoded at n x n equally spaced quantiles of the prior.
 
-    decode maps Z (n * n, 2) to images (n * n, height * width). z1 grows to the right, z2 upwards.
-    n is 20 by default, and 12 for images below 16 pixels a side.
+    decode maps Z (n * n, 2) to images (n * n, height * width). The first code grows to the right,
+    the second upwards; names are theirs. n is 20 by default, and 12 for images below 16 pixels a side.
     """
     from scipy.special import ndtri
 
@@ -275,10 +275,10 @@ def manifold(decode, image_shape, n=None):
         raise ValueError(f"decode must give one row for each of {len(Z)} rows of Z, got {len(X)}")
     figure, ax, x, y = _picture(X, image_shape, n, left=100, bottom=75)
     ticks = np.linspace(0, n - 1, min(n, 6 + n % 2)).round().astype(int)  # symmetric about zero
-    names = [_number(value, ".2f") for value in z[ticks]]
-    ax.set_xticks(x[ticks], names)
-    ax.set_yticks(y[n - 1 - ticks], names)
-    ax.set(xlabel="$z_1$", ylabel="$z_2$")
+    texts = [_number(value, ".2f") for value in z[ticks]]
+    ax.set_xticks(x[ticks], texts)
+    ax.set_yticks(y[n - 1 - ticks], texts)
+    ax.set(xlabel=names[0], ylabel=names[1])
     return figure
 
 
@@ -323,28 +323,29 @@ def _scatter(ax, points, names, classes, legend):
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
 
 
-def latent_scatter(Z, labels=None):
+def latent_scatter(Z, labels=None, names=("$z_1$", "$z_2$")):
     """Posterior means Z (n, 2), coloured by labels (n,), numbers or strings of up to 20 classes.
 
-    The circles lie at 1 and 2 sd of the prior.
+    The circles lie at 1 and 2 sd of the prior. names are those of the two codes.
     """
-    Z, names, classes = _check_codes(Z, labels)
+    Z, words, classes = _check_codes(Z, labels)
     if Z.shape[1] != 2:
         raise ValueError(f"Z must have 2 columns, got shape {Z.shape}; see latent_overview")
-    figure = _figure(5.2 + _legend_width(names, labels), 5.2)
+    figure = _figure(5.2 + _legend_width(words, labels), 5.2)
     ax = figure.add_subplot()
-    _scatter(ax, Z, names, classes, labels is not None)
-    _label(ax, x="$z_1$", y="$z_2$")
+    _scatter(ax, Z, words, classes, labels is not None)
+    _label(ax, x=names[0], y=names[1])
     return figure
 
 
-def latent_overview(Z, kl=None, labels=None):
+def latent_overview(Z, kl=None, labels=None, names=None):
     """Posterior means Z (n, Z > 2) along their first two principal components; KL of each latent.
 
     labels (n,) colour the rows as in latent_scatter. kl (Z,) holds means over the rows of
-    KL(q(z_j|x) || N(0, 1)) in nats; its bars are sorted, and those above ACTIVE are counted.
+    KL(q(z_j|x) || N(0, 1)) in nats; its bars are sorted, and those above ACTIVE are counted. names
+    (Z,) are those of the latents, by default their numbers from 1.
     """
-    Z, names, classes = _check_codes(Z, labels)
+    Z, words, classes = _check_codes(Z, labels)
     if Z.shape[1] < 3:
         raise ValueError(f"Z must have 3 columns or more, got shape {Z.shape}; see latent_scatter")
     if kl is not None:
@@ -356,11 +357,11 @@ def latent_overview(Z, kl=None, labels=None):
     directions *= np.where(directions.sum(axis=0) < 0, -1, 1)  # or else the sign is an accident
     share = variance[-2:].sum() / max(variance.sum(), np.finfo(float).tiny)
     panels = 1 if kl is None else 2
-    figure = _figure(4.4 * panels + 0.8 + _legend_width(names, labels), 5.2)
+    figure = _figure(4.4 * panels + 0.8 + _legend_width(words, labels), 5.2)
     ratios = (1.2, 1)[:panels]  # so that the left panel, a square, is as high as the right one
     ax, *others = figure.subplots(1, panels, squeeze=False, width_ratios=ratios)[0]
     # The codes are turned but not centred, so the prior stays N(0, I) and its circles hold.
-    _scatter(ax, Z @ directions, names, classes, labels is not None)
+    _scatter(ax, Z @ directions, words, classes, labels is not None)
     title = f"First two principal components of the codes, {share:.0%} of their variance"
     _label(ax, title, "component 1", "component 2")
     for ax in others:
@@ -369,6 +370,7 @@ def latent_overview(Z, kl=None, labels=None):
         ax.bar(range(len(kl)), kl[order], color=np.where(active, COLOURS[0], "0.8"))
         title = f"{active.sum()} of {len(kl)} latents are active: KL above {ACTIVE} nats"
         _label(ax, title, "latent", "KL from the prior (nats)")
-        step = -(-len(kl) * len(str(len(kl))) // 44)  # about 44 digits fit below the bars
-        ax.set_xticks(range(0, len(kl), step), order[::step] + 1)
+        texts = range(1, len(kl) + 1) if names is None else names
+        step = -(-len(kl) * len(str(texts[-1])) // 44)  # about 44 letters fit below the bars
+        ax.set_xticks(range(0, len(kl), step), [texts[j] for j in order[::step]])
     return figure

@@ -17,7 +17,9 @@ PICTURES = (
     "learning_curve.png reconstructions.png samples.png means.png manifold.png latent.png".split()
 )
 FILES = (MODEL, CHECKPOINT, BEST, HISTORY, *PICTURES)  # docs/runs.md says what each is
-FACTS = ("data", "data_dir", "test_fraction", "image_shape", "seed")  # of the command
+FACTS = (  # of the command
+    *("data", "data_dir", "test_fraction", "image_shape", "label", "drop", "seed"),
+)
 FREE = ("out", "resume", "quiet", "n_threads", "epochs", "data_dir")  # may differ when going on
 
 
@@ -73,7 +75,8 @@ def read_history(folder):
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        facts = dict(json.loads(path.read_text(encoding="utf-8")))
+        return {"label": None, "drop": None, **facts}  # which files of 0.1.0 have not
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -10,17 +10,30 @@ import numpy as np
 CLEAR = 2.0  # standard errors of a mean difference that are no accident
 
 
-def lines(model, X, n_samples, ais_rows):
-    """Lines on ln p(x), the ELBO and AIS of the rows of X, as far as the model has them, and a
-    sentence on each pair that disagrees. AIS is for the first ais_rows rows alone, as it is slow.
+def of_rows(model, X, n_samples):
+    """{name: nats of each row of X (n,)}: elbo where the model has one, and log_likelihood.
+
+    n_samples: posterior draws for each row, for a model that has an ELBO.
     """
-    draws = {"n_samples": n_samples} if hasattr(model, "elbo") else {}
-    exact = model.score_samples(X, **draws)
+    if not hasattr(model, "elbo"):
+        return {"log_likelihood": model.score_samples(X)}
+    return {
+        "elbo": model.elbo(X, n_samples=n_samples, random_state=0),
+        "log_likelihood": model.score_samples(X, n_samples=n_samples),
+    }
+
+
+def lines(model, X, values, ais_rows):
+    """Lines on ln p(x), the ELBO and AIS of the rows of X, as far as the model has them, and a
+    sentence on each pair that disagrees. values: of `of_rows`. AIS is for the first ais_rows rows
+    alone, as it is slow.
+    """
+    exact = values["log_likelihood"]
     kind = {"lower bound": "importance-weighted estimate"}.get(model.score_kind, model.score_kind)
     found = [_line("log-likelihood", exact, X.shape[1], f"{kind}; ")]
     said = []
-    if draws:
-        elbo = model.elbo(X, **draws, random_state=0)
+    if "elbo" in values:
+        elbo = values["elbo"]
         found.append(_line("ELBO", elbo, X.shape[1]))
         said.append(_compare(
             exact - elbo, "the ELBO", "below", f"the {kind}",

@@ -122,7 +122,8 @@ def as_array(X, name, **options):
         raise ValueError(f"{name} has masked entries: fill them in, or leave those rows out, first")
     if _holds_times(X):
         raise TypeError(
-            f"{name} holds dates or times (datetime64, timedelta64): turn them into numbers first"
+            f"{name} holds dates or times (datetime64, timedelta64){_column(X, _holds_times)}: turn "
+            "them into numbers first"
         )
     seen = set()
     for column in getattr(X, "columns", ()):
@@ -134,7 +135,10 @@ def as_array(X, name, **options):
             return check_array(X, input_name=name, **options)
     except (TypeError, ValueError, OverflowError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{name}: {error}") from error
+        hint = _column(X, _holds_words)
+        if "fill value" in str(error):  # of pandas' sparse columns
+            hint = f"; make it dense, {name}.sparse.to_dense()"
+        raise kind(f"{name}: {error}{hint}") from error
 
 
 def _holds_times(X):
@@ -150,6 +154,23 @@ def _holds_times(X):
         return False
     kinds = {type(value) for value in values.flat} if values.dtype.kind == "O" else set()
     return values.dtype.kind in "mM" or any(issubclass(kind, TIMES) for kind in kinds)
+
+
+def _holds_words(X):
+    """Whether something in X is no number."""
+    try:
+        np.asarray(X, dtype=np.float64)
+    except (TypeError, ValueError):
+        return True
+    return False
+
+
+def _column(X, bad):
+    """The first column of a frame that is bad, as words in brackets; "" for what has no columns."""
+    if not hasattr(X, "iloc") or not hasattr(X, "columns"):
+        return ""
+    labels = (label for j, label in enumerate(X.columns) if bad(X.iloc[:, j]))
+    return next((f" (column {label!r})" for label in labels), "")
 
 
 def check_features(array, X_valid, width, X):

@@ -113,7 +113,7 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None, labe
     choice = _choice(label, drop)
     if not (isinstance(test_fraction, numbers.Real) and 0 < test_fraction < 1):
         raise ValueError(f"test_fraction must be a number between 0 and 1, got {test_fraction!r}")
-    if data in NAMES and choice.wanted and choice.strict:
+    if data in NAMES and choice.wanted:
         raise ValueError(f"label and drop are for tables with columns, and {data} is none")
     folder = data_dir or os.environ.get("MINIVAE_DATA_DIR")
     if data == "digits":
@@ -150,13 +150,12 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None, labe
 def read(path, label=None, drop=()):
     """All rows (n, D) of a data file, in order; kinds of files, label, drop and errors as in
     `load`."""
-    return read_rows(path, _choice(label, drop))[0]
+    return framed(read_table(path, _choice(label, drop)))
 
 
-def read_rows(path, choice):
-    """(all rows (n, D) of a data file, notes on them) for a `tables.Choice` of its columns."""
-    table, _ = rows_in(Path(path), choice)
-    return framed(table), table.notes
+def read_table(path, choice):
+    """The `tables.Table` of all rows of a data file, for a `tables.Choice` of its columns."""
+    return rows_in(Path(path), choice)[0]
 
 
 def _choice(label, drop):

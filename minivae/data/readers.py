@@ -45,7 +45,7 @@ def values_in(path, choice=Choice()):  # noqa: B008  (it has no state)
     if not path.is_file():  # to open a pipe would wait for its other end
         raise ValueError(f"{path}: not a file, but a folder, pipe, socket or device")
     columns = reader in COLUMNS
-    if choice.wanted and choice.strict and not columns:
+    if choice.wanted and not columns:
         raise ValueError(f"{path}: label and drop are for tables with columns, .csv and .parquet")
     try:
         return reader(path, choice) if columns else Table(None, *reader(path))

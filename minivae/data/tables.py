@@ -21,14 +21,12 @@ class Unsuitable(ValueError):
 
 
 class Choice(NamedTuple):
-    """Which columns are not learned: `label` colours the pictures, `drop` are not read at all.
-
-    A name that the file has not is an error if `strict`, else it is passed over.
-    """
+    """Which columns are not learned: `label` has the classes of the rows, `drop` are left out, and
+    so are those of `optional`, if there are any; nothing in these matters."""
 
     label: str | None = None
     drop: tuple = ()
-    strict: bool = True
+    optional: tuple = ()
 
     @property
     def wanted(self):
@@ -41,7 +39,7 @@ class Choice(NamedTuple):
         called x1, x2, ..., as the commands call them."""
         names = names or tuple(f"x{j + 1}" for j in range(width))
         place = {name: j for j, name in enumerate(names)}
-        for option, name in self.wanted if self.strict else ():
+        for option, name in self.wanted:
             if name not in place:
                 near = difflib.get_close_matches(name, names, 1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
@@ -49,7 +47,8 @@ class Choice(NamedTuple):
                     f"{option}={name!r}: there is no such column; {hint}the columns are "
                     f"{', '.join(names)[:400]}"
                 )
-        out = {place[name] for _, name in self.wanted if name in place}
+        out = {place[name] for _, name in self.wanted}
+        out |= {place[name] for name in self.optional if name in place}
         keep = [j for j in range(width) if j not in out]
         if out and not keep:
             raise Unsuitable("label and drop leave no column to learn")

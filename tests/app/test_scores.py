@@ -34,8 +34,12 @@ class Told:
         return LEVEL[: len(X)] + self.values["ais"], np.full(len(X), 0.3)
 
 
+def said(model, X, ais_rows):
+    return scores.lines(model, X, scores.of_rows(model, X, 5), ais_rows)
+
+
 def test_the_lines():
-    lines = scores.lines(Told(0.0, 0.0), X, 5, 9)
+    lines = said(Told(0.0, 0.0), X, 9)
     names = [line[:16] for line in lines]
     assert names == ["log-likelihood  ", "ELBO            ", "AIS             "]
     first, mean = LEVEL[:9], LEVEL[:9].mean()
@@ -43,9 +47,9 @@ def test_the_lines():
         f"{mean:.2f} +- {first.std(ddof=1) / 3:.2f}  (the first 9 rows, +- 0.10 by its chains; "
         f"{-mean / 8 / math.log(2):.3f} bits per dimension)"
     )
-    assert "(all rows, +- 0.04 by its chains; " in scores.lines(Told(0.0, 0.0), X, 5, 80)[2]
-    assert len(scores.lines(Told(-1.0, -1.0), X[:1], 5, 1)) == 3  # no error, so no sentence
-    assert len(scores.lines(Told(0.0, 0.0), X, 5, None)) == 2
+    assert "(all rows, +- 0.04 by its chains; " in said(Told(0.0, 0.0), X, 80)[2]
+    assert len(said(Told(-1.0, -1.0), X[:1], 1)) == 3  # no error, so no sentence
+    assert len(said(Told(0.0, 0.0), X, None)) == 2
 
 
 @pytest.mark.parametrize(
@@ -60,10 +64,10 @@ def test_a_sentence_for_what_disagrees(elbo, annealed, begins, ends):
     noise = RNG.standard_normal(50)
     noise -= noise.mean()
     told = Told(elbo + noise * bool(elbo), annealed + noise * bool(annealed))
-    *_, last = lines = scores.lines(told, X, 5, 50)
+    *_, last = lines = said(told, X, 50)
     assert len(lines) == 4 and last.startswith(begins) and f" nats {ends}" in last
     told = Told(elbo + 20 * noise, annealed + 20 * noise)  # less than 2 errors, of 2.8 nats each
-    assert len(scores.lines(told, X, 5, 50)) == 3
+    assert len(said(told, X, 50)) == 3
 
 
 def test_train_says_that_latents_collapsed(files, tmp_path, no_pictures, capsys):

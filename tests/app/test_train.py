@@ -42,6 +42,8 @@ def test_history_says_what_the_run_was(images, files):
         "test_fraction": 0.1,
         "seed": 0,
         "image_shape": [4, 3],
+        "label": None,
+        "drop": None,
         "minivae": minivae.__version__,
         "model": "vae",
         "score": "elbo",

@@ -52,7 +52,7 @@ def test_codes_survive_a_csv_file_exactly(copy, capsys):
     vae = minivae.VAE.load(copy / "model.safetensors")
     assert call(capsys, "encode", copy, "--out", copy / "codes.csv")[0] == 0
     assert call(capsys, "encode", copy, "--out", copy / "codes.npy")[0] == 0
-    assert (copy / "codes.csv").read_text().startswith("z1,z2\n")
+    assert (copy / "codes.csv").read_text().startswith("vae0,vae1\n")
     assert call(capsys, "decode", copy, copy / "codes.csv")[0] == 0
     expected = vae.inverse_transform(np.load(copy / "codes.npy"))
     np.testing.assert_array_equal(np.load(copy / "decoded.npy"), expected)

@@ -10,8 +10,8 @@ from data_files import message, rows
 
 from minivae import datasets
 from minivae.data import packed
-from minivae.data.tables import MISSING_WORDS, Choice
 from minivae.data.readers import rows_in
+from minivae.data.tables import MISSING_WORDS, Choice
 
 
 def written(folder, text, name="a.csv"):
@@ -183,7 +183,7 @@ def test_label_and_drop(tmp_path):
         ({"drop": ["id", "day", "class", "x"]}, "leave no column"),
     ]:
         assert words in message(written(tmp_path, text), **choice)
-    assert read(tmp_path, "a,b\n1,2\n", drop=("c",), strict=False).names == ("a", "b")
+    assert read(tmp_path, "a,b\n1,2\n", optional=("c",)).names == ("a", "b")
 
 
 def test_label_and_drop_are_for_tables(tmp_path):

@@ -154,9 +154,9 @@ def save_at(make):
     return [way]
 
 
-def data(name, content):
+def data(name, content, options=""):
     """As the data that are to be trained on."""
-    return command(f"train {name} --model {{family}} --out new", name, content)
+    return command(f"train {name} --model {{family}} --out new {options}", name, content)
 
 
 class CommandError(Exception):

@@ -1,0 +1,72 @@
+"""Rows of data in and out of the commands: their columns' names, and .csv files of them."""
+
+import csv
+import io
+
+import numpy as np
+
+from minivae.data.tables import framed
+
+
+def column_names(model):
+    """The names of a model's columns: those of what it was fitted on, else x1, x2, ..."""
+    names = getattr(model, "feature_names_in_", None)
+    return [f"x{j + 1}" for j in range(model.n_features_in_)] if names is None else list(names)
+
+
+def code_names(model):
+    """The names of a model's codes, as scikit-learn has them in frames: vae0, vae1, ..."""
+    return list(model.get_feature_names_out())
+
+
+def as_known(table, model):
+    """The rows of a Table as a model is to get them, so that scikit-learn compares the names.
+
+    A model without names gets a matrix without. For one that has names, those of the table are
+    compared here where there is no pandas to do it; a table without names is taken by its order.
+    """
+    known = getattr(model, "feature_names_in_", None)
+    if known is None or not isinstance(table.values, np.ndarray):
+        return table.values
+    if table.names is None and table.values.shape[1] == len(known):
+        return framed(table._replace(names=tuple(known)))
+    X = framed(table)
+    if X is table.values and table.names not in (None, tuple(known)):
+        raise ValueError(
+            f"the columns are {', '.join(table.names)[:400]}, expected those that the model was "
+            f"fitted on, in the same order: {', '.join(known)[:400]}"
+        )
+    return X
+
+
+def numbers(X):
+    """The numbers of X as a matrix: X itself, or the columns of a frame that have no words."""
+    if not hasattr(X, "select_dtypes"):
+        return X
+    return X.select_dtypes(["number", "bool"]).to_numpy(float, na_value=np.nan)
+
+
+def as_csv(names, X):
+    """Bytes of a .csv file that `datasets.read` reads to the same numbers, with names above.
+
+    X: an array (n, len(names)) of numbers, or a frame, which has names of its own.
+    """
+    text = io.StringIO(newline="")
+    if hasattr(X, "to_csv"):
+        X.to_csv(text, index=False, lineterminator="\n")
+    else:
+        # In quotation marks, names that are numbers are a header all the same.
+        csv.writer(text, lineterminator="\n", quoting=_quoting(names)).writerow(names)
+        digits = 9 if X.dtype == np.float32 else 17  # enough to read the same numbers back
+        np.savetxt(text, X, f"%.{digits}g", ",")
+    return text.getvalue().encode()
+
+
+def _quoting(names):
+    def number(name):
+        try:
+            return bool(float(name)) or True
+        except ValueError:
+            return False
+
+    return csv.QUOTE_ALL if any(map(number, names)) else csv.QUOTE_MINIMAL
