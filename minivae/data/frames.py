@@ -15,9 +15,9 @@ import numpy as np
 from scipy.sparse import issparse
 
 from minivae.data.checks import check_rows
+from minivae.data.tables import MISSING_WORDS
 
 # What stands for a missing value where words are expected.
-MISSING_WORDS = ("", "NA", "N/A", "NaN", "nan", "null", "None", "?", "-")
 FORMS = ("array", "objects", "pandas", "polars")
 # Names of the dtypes that a column is given again; "" leaves the choice to the library.
 NUMBER = re.compile(

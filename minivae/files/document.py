@@ -9,7 +9,6 @@ from numbers import Integral
 
 import numpy as np
 
-from minivae.data.schema import Schema
 from minivae.engine.layout import Layout
 from minivae.engine.state import BEST, Record, State
 from minivae.files import storage
@@ -62,7 +61,7 @@ def load(path, part, find):
         model = make(**{name: tuples(value) for name, value in facts["settings"].items()})
         check_sizes(model, len(arrays))
         model.check_settings(device=False)  # the device is of the computer it was trained on
-        model.schema_ = facts.get("schema") and Schema.of(facts["schema"])
+        model.schema_ = schema_of(facts)
         D = n_features_of(facts, model.schema_)
         layout = Layout(model.program, D, **model.plan_settings())
         check_facts(facts, layout)
@@ -106,6 +105,13 @@ def check_sizes(model, n_arrays):
         value = getattr(model, name)
         if setting.kind == "sizes" and isinstance(value, tuple) and len(value) > n_arrays:
             raise ValueError(f"{name} has more entries than the file has arrays")
+
+
+def schema_of(facts):
+    """The Schema of a model of tables, or None."""
+    from minivae.data.schema import Schema  # heavy
+
+    return None if facts.get("schema") is None else Schema.of(facts["schema"])
 
 
 def n_features_of(facts, schema):

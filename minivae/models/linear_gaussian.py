@@ -200,7 +200,7 @@ class LinearGaussian(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     score_kind = "exact"
     device = "reference"  # where it computes: plain NumPy
-    is_bernoulli = False
+    on_unit_interval = False
     SETTINGS = {
         "n_components": whole(2, "Z, the number of latent variables"),
         "noise": choice(
