@@ -23,7 +23,8 @@ FAILURES = (OSError, ImportError, FloatingPointError, MemoryError, RuntimeError)
 # fmt: off
 COMMANDS = {  # function: (options, what --out may be: the default, then suffixes; an example)
     commands.train: ("data --out --model --resume --overwrite --seed --data-dir --image-shape "
-        "--label --drop --test-fraction --quiet", (), "train mnist --latent-dim 20 --epochs 10 --out runs/mnist"),
+        "--label --drop --test-fraction --quiet", (),
+        "train mnist --latent-dim 20 --epochs 10 --out runs/mnist"),
     commands.sample: ("dir -n --seed --image-shape", ("samples.png", ".png", ".npy", ".csv"),
         "sample runs/digits -n 64 --seed 1 --out new.png"),
     commands.reconstruct: ("dir data --data-dir --image-shape --label --drop",

@@ -30,9 +30,9 @@ def train(args):
     from minivae.models.fitting import last_epoch  # heavy
 
     model, facts, past = new_or_old_run(args)
-    data = load_data(facts)
+    data = tables.load(facts)
     with about(facts["data"]):
-        check_rows(model, data, facts)
+        tables.check(model, data, facts)
     # Rows that choose when to stop should not say how good the model is: if others are held out for
     # that, the test part is looked at once, at the end.
     X_valid = None if model.validation_fraction else data.test
@@ -72,7 +72,7 @@ def train(args):
         model.save(args.out / runs.MODEL)
         runs.write_history(args.out, facts, model, held_out_score=float(held_out.mean()))
         for name, figure in pictures.of(model, data, facts["seed"]):
-            save_figure(figure, args.out / name)
+            tables.save_figure(figure, args.out / name)
 
     title = model.program.SCORE[1]
     print(describe(model))
@@ -100,24 +100,6 @@ def new_or_old_run(args):
     elif args.resume:
         runs.check_begun(args.out, args.data)
     return model, facts, bool(past)
-
-
-def load_data(facts):
-    """The data of a run."""
-    return datasets.load(facts["data"], facts["data_dir"], facts["test_fraction"],
-                         facts["image_shape"], facts["label"], facts["drop"] or ())  # fmt: skip
-
-
-def check_rows(model, data, facts):
-    """Raise unless the model can have both parts of the data. Of a file, all rows are looked at in
-    their order before that, so that the row that a message names is that of the file."""
-    try:
-        model.check_data(data.train)
-        model.check_data(data.test)
-    except (ValueError, TypeError):
-        if facts["data"] not in datasets.NAMES:
-            model.check_data(datasets.read(facts["data"], facts["label"], facts["drop"] or ()))
-        raise
 
 
 def best_epoch(model):
@@ -164,8 +146,10 @@ def sample(args):
     model, facts = load_run(args)
     with bar("sample"):
         X = model.sample(args.n, args.seed)
-    write(args.out, X, count(args.n, "sample"), tables.column_names(model),
-          lambda: pictures.samples(model, args.n, args.seed, facts["image_shape"]))  # fmt: skip
+    tables.write(
+        args.out, X, count(args.n, "sample"), tables.column_names(model),
+        lambda: pictures.samples(model, args.n, args.seed, facts["image_shape"]),
+    )  # fmt: skip
 
 
 def reconstruct(args):
@@ -175,8 +159,8 @@ def reconstruct(args):
     with bar("reconstruct"):
         Y = model.reconstruct(X)
     names = tables.column_names(model)
-    write(args.out, Y, f"reconstructions of {what}", names,
-          lambda: plots.reconstructions(X, Y, facts["image_shape"], names))  # fmt: skip
+    tables.write(args.out, Y, f"reconstructions of {what}", names,
+                 lambda: plots.reconstructions(X, Y, facts["image_shape"], names))  # fmt: skip
 
 
 def encode(args):
@@ -185,7 +169,7 @@ def encode(args):
     X, what = load_rows(args, model, facts)
     with bar("encode"):
         codes = model.transform(X)
-    write(args.out, codes, f"codes of {what}", tables.code_names(model))
+    tables.write(args.out, codes, f"codes of {what}", tables.code_names(model))
 
 
 def decode(args):
@@ -195,8 +179,11 @@ def decode(args):
     with about(args.codes), bar("decode"):
         Y = model.inverse_transform(codes)
     names = tables.column_names(model)
-    write(args.out, Y, f"decoder means of {count(len(Y), 'row')} of {args.codes}", names,
-          lambda: plots.samples(Y, facts["image_shape"], "means of p(x|z)", names=names))  # fmt: skip
+    what = f"decoder means of {count(len(Y), 'row')} of {args.codes}"
+    tables.write(
+        args.out, Y, what, names,
+        lambda: plots.samples(Y, facts["image_shape"], "means of p(x|z)", None, names),
+    )  # fmt: skip
 
 
 def score(args):
@@ -218,7 +205,7 @@ def score(args):
     print("\n".join(found))
     if args.out:
         rows = np.column_stack([np.arange(len(X)), *values.values()])
-        write(args.out, rows, f"scores of {what}, counted from 0", ["row", *values])
+        tables.write(args.out, rows, f"scores of {what}, counted from 0", ["row", *values])
 
 
 def gradcheck(args):
@@ -314,29 +301,6 @@ def load_rows(args, model, facts):
     with about(what):
         model.check_data(X)
     return X, what
-
-
-def write(path, array, what, names, picture=None):
-    """Write an array (n, columns) or a frame, or the Figure that picture() makes of it, and say so.
-
-    names: of the columns, for .csv.
-    """
-    if path.suffix == ".png":
-        save_figure(picture(), path)
-    elif path.suffix == ".csv":
-        storage.replace(path, tables.as_csv(names, array))
-    else:
-        content = io.BytesIO()
-        np.save(content, array, allow_pickle=False)
-        storage.replace(path, content.getbuffer())
-    print(f"{path}: {what}")
-
-
-def save_figure(figure, path):
-    """Write a Figure as .png."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    storage.replace(path, content.getbuffer())
 
 
 def note(line):

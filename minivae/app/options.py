@@ -103,10 +103,10 @@ OPTIONS = {  # name: (keywords of argparse, default, help)
         "height and width of rows that are images, such as 28x28 (default: as the data say)"),
     "--test-fraction": (KINDS["real"], 0.1, "part of the rows to hold out, if DATA has no test "
         "part"),
-    "--label": ({"metavar": "COLUMN"}, None, "column of a table that has classes: it is not learned, "
-        "and colours the pictures"),
-    "--drop": ({"type": columns, "metavar": "COLUMNS"}, None, "columns of a table to leave out, such "
-        "as id,name (without a header: x1,x2,...)"),
+    "--label": ({"metavar": "COLUMN"}, None, "column of a table that has classes: it is not "
+        "learned, and colours the pictures"),
+    "--drop": ({"type": columns, "metavar": "COLUMNS"}, None, "columns of a table to leave out, "
+        "such as id,name (without a header: x1,x2,...)"),
     "--quiet": (FLAG, False, "no progress and no notes, only the results"),
     "-n": (INT, 100, "number of samples"),
     "--n-samples": (INT, 100, "posterior draws for each row, for a model with latent variables"),
@@ -117,7 +117,8 @@ OPTIONS = {  # name: (keywords of argparse, default, help)
         "check parameters of up to N entries entry by entry, others along random directions"),
 }
 TRAIN = {
-    "data": (DATA, "digits", f"{', '.join(datasets.NAMES)}, or .csv .tsv .parquet .npy .npz IDX file"),
+    "data": (DATA, "digits", f"{', '.join(datasets.NAMES)}, or a file: "
+        ".csv .tsv .parquet .npy .npz IDX"),
     "--out": ({"type": Path, "required": True, "metavar": "DIR"}, None, "folder for the results"),
     "--model": ({"choices": tuple(MODELS)}, next(iter(MODELS)),
         "family of the model, which has options of its "

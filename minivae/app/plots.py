@@ -261,7 +261,7 @@ def manifold(decode, image_shape, n=None, names=("$z_1$", "$z_2$")):
     """The 2-D manifold: images decoded at n x n equally spaced quantiles of the prior.
 
     decode maps Z (n * n, 2) to images (n * n, height * width). The first code grows to the right,
-    the second upwards; names are theirs. n is 20 by default, and 12 for images below 16 pixels a side.
+    the second upwards; names are theirs. n is 20 by default, and 12 for images below 16 pixels.
     """
     from scipy.special import ndtri
 

@@ -5,7 +5,27 @@ import io
 
 import numpy as np
 
+from minivae.data import datasets
 from minivae.data.tables import framed
+from minivae.files import storage
+
+
+def load(facts):
+    """The data of a run."""
+    return datasets.load(facts["data"], facts["data_dir"], facts["test_fraction"],
+                         facts["image_shape"], facts["label"], facts["drop"] or ())  # fmt: skip
+
+
+def check(model, data, facts):
+    """Raise unless the model can have both parts of the data. Of a file, all rows are looked at in
+    their order before that, so that the row that a message names is that of the file."""
+    try:
+        model.check_data(data.train)
+        model.check_data(data.test)
+    except (ValueError, TypeError):
+        if facts["data"] not in datasets.NAMES:
+            model.check_data(datasets.read(facts["data"], facts["label"], facts["drop"] or ()))
+        raise
 
 
 def column_names(model):
@@ -70,3 +90,26 @@ def _quoting(names):
             return False
 
     return csv.QUOTE_ALL if any(map(number, names)) else csv.QUOTE_MINIMAL
+
+
+def write(path, array, what, names, picture=None):
+    """Write an array (n, columns) or a frame, or the Figure that picture() makes of it, and say so.
+
+    names: of the columns, for .csv.
+    """
+    if path.suffix == ".png":
+        save_figure(picture(), path)
+    elif path.suffix == ".csv":
+        storage.replace(path, as_csv(names, array))
+    else:
+        content = io.BytesIO()
+        np.save(content, array, allow_pickle=False)
+        storage.replace(path, content.getbuffer())
+    print(f"{path}: {what}")
+
+
+def save_figure(figure, path):
+    """Write a Figure as .png."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    storage.replace(path, content.getbuffer())

@@ -122,8 +122,8 @@ def as_array(X, name, **options):
         raise ValueError(f"{name} has masked entries: fill them in, or leave those rows out, first")
     if _holds_times(X):
         raise TypeError(
-            f"{name} holds dates or times (datetime64, timedelta64){_column(X, _holds_times)}: turn "
-            "them into numbers first"
+            f"{name} holds dates or times (datetime64, timedelta64){_column(X, _holds_times)}: "
+            "turn them into numbers first"
         )
     seen = set()
     for column in getattr(X, "columns", ()):

@@ -2,10 +2,13 @@
 of column each is.
 
 A file is read line by line, so that memory stays within about ten times its size; of a column of
-words each different word is kept once. The separator (comma, semicolon or tab) is found from
-the first lines, and so is a decimal comma where commas do not separate. The first line is a header
-if it has words and no numbers, if all of it alone is in quotation marks, or if one of its words
-stands above nothing but numbers.
+words each different word is kept once, which takes thirty times the size where all are different.
+
+The separator (comma, semicolon or tab) is found from the first lines. Where commas do not separate,
+the first number with a comma or a point says which of them is the decimal mark. The first line is a
+header if it has words and no numbers, if all of it alone is in quotation marks, or if one of its
+words stands above nothing but numbers. A column is of numbers (truth values count as 0 and 1 among
+them), of truth values alone, or of words; a few words among many numbers are taken for faults.
 """
 
 import csv
@@ -21,9 +24,10 @@ from minivae.data import packed
 from minivae.data.tables import DATE, MISSING_WORDS, Unsuitable, Words, assemble, complete, shown
 
 NUMBER, ABSENT, TRUTH, WORD, ODD = range(5)  # what a cell can be
-MISSING, TRUTHS = frozenset(MISSING_WORDS), {}
-for word, value in (("true", 1.0), ("false", 0.0)):
-    TRUTHS |= dict.fromkeys((word, word.title(), word.upper()), value)
+MISSING = frozenset(MISSING_WORDS)
+TRUTHS = dict.fromkeys(("true", "True", "TRUE"), 1.0) | dict.fromkeys(
+    ("false", "False", "FALSE"), 0.0
+)
 SEPARATORS, SAMPLE = "\t;,", 20  # and from how many rows one of them is chosen
 # Numbers of a kind that can be read in two ways or is not for data: 1_000, 0x1F, 1,234.5, 1.234,5.
 ODD_NUMBER = re.compile(

@@ -49,7 +49,7 @@ def _fields(schema):
 
 
 def _kind(kind):
-    """What a type of pyarrow is here: number, truth, word, date, or None for all that is refused."""
+    """What a type of pyarrow is here: number, truth, word, date, or None for all else."""
     from pyarrow import types
 
     if types.is_dictionary(kind):

@@ -1,7 +1,8 @@
 """Hostile data files: made by hand, one for each trick, and by the thousand with a fixed seed.
 
 Whatever a file holds, reading it ends with numbers that are not infinite, with words where it is a
-table of words, or with a ValueError that begins with the file's path, within 2 seconds and within 10 times the memory of the file (or of what it unpacks to).
+table of words, or with a ValueError that begins with the file's path, within 2 seconds and within
+10 times the memory of the file (or of what it unpacks to).
 """
 
 import contextlib

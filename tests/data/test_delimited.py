@@ -1,4 +1,4 @@
-"""Tables of a stranger, .csv and .tsv: separators, headers, kinds of columns, and what is refused."""
+"""Tables of a stranger, .csv and .tsv: separators, headers, kinds of columns, what is refused."""
 
 import csv
 import gzip
@@ -104,10 +104,9 @@ def test_words_are_categories_and_every_column_has_its_type(tmp_path, pandas):
 
 def test_a_frame_of_pandas_comes_back(tmp_path, pandas):
     rng = np.random.default_rng(0)
-    frame = pandas.DataFrame({
-        "a": rng.normal(size=20), 'quoted "name", with a comma': rng.normal(size=20),
-        "w": pandas.Categorical(rng.choice(["x", "a, b", 'say "c"'], 20)), "t": rng.random(20) < 0.5,
-    })  # fmt: skip
+    words = rng.choice(["x", "a, b", 'say "c"'], 20)
+    frame = pandas.DataFrame({"a": rng.normal(size=20), "w": pandas.Categorical(words)})
+    frame['quoted "name", with a comma'], frame["t"] = rng.normal(size=20), rng.random(20) < 0.5
     frame.iloc[3, 0] = np.nan
     for options in {}, {"sep": ";", "decimal": ","}, {"sep": "\t"}, {"quoting": csv.QUOTE_ALL}:
         for index in True, False:
