@@ -215,8 +215,8 @@ class Model(Callbacks, BaseEstimator):
 
     # --- training -------------------------------------------------------------------------------
 
-    @with_callbacks
     @one_at_a_time
+    @with_callbacks
     def fit(self, X, y=None, *, X_valid=None, checkpoints=None):
         """Train from new parameters on X (n, D) for `epochs` passes, or until `patience` ends; y is
         ignored.

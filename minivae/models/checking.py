@@ -26,11 +26,16 @@ def check_valid(model, X_valid, shape, X, schema):
             f"patience={model.patience!r} needs held-out rows, whose score it waits for: set "
             "validation_fraction, such as 0.1, or give X_valid"
         )
-    if fraction and ceil(fraction * shape[0]) == shape[0]:
+    if n_held_out(model, shape[0]) == shape[0]:
         raise ValueError(
             f"validation_fraction={fraction:g} of n_samples={shape[0]} leaves no row to train on: "
             "give more rows, or X_valid"
         )
+
+
+def n_held_out(model, n_rows):
+    """How many rows `validation_fraction` is: one at least, if it is not 0."""
+    return ceil(float(model.validation_fraction) * n_rows)
 
 
 def check_patience(model):

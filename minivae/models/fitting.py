@@ -8,7 +8,7 @@ from minivae.data import checks
 from minivae.data.rows import Part, chunk, fingerprint
 from minivae.engine.graph import on_gpu
 from minivae.kernels import STREAM_HELD_OUT
-from minivae.models import settings
+from minivae.models import checking, settings
 from minivae.training import loop, stopping
 from minivae.training.order import shuffled
 
@@ -38,11 +38,10 @@ def rates(model):
 def split(model, X, X_valid):
     """(rows of X to train on, rows held out or None), which are X and X_valid where that is given,
     else parts of X as the model's validation_fraction says. They depend on the seed alone."""
-    fraction = float(model.validation_fraction)
-    if X_valid is not None or not fraction:
+    held_out = checking.n_held_out(model, X.shape[0])
+    if X_valid is not None or not held_out:
         return X, X_valid
     order = shuffled(X.shape[0], model.seed_, 0, STREAM_HELD_OUT)
-    held_out = int(np.ceil(fraction * len(order)))  # one at least
     return Part(X, np.sort(order[held_out:])), Part(X, np.sort(order[:held_out]))
 
 

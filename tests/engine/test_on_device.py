@@ -349,3 +349,14 @@ def test_data_on_a_gpu_that_auto_does_not_take_are_copied(gpu, monkeypatch):
         engine, "on_processor", lambda program, _: on_processor(program, "reference")
     )
     same_model(model("vae", "auto").fit(there), expected)
+
+
+@FAMILY
+def test_the_best_epoch_is_left(family):
+    """Its parameters, which were brought back when it had ended; rows of X are held out."""
+    settings = dict(learning_rate=0.5, validation_fraction=0.3, epochs=12)
+    stopped = model(family, **settings, patience=2).fit(X)
+    best = stopped.best_epoch_
+    until = model(family, **settings | {"epochs": best}).fit(X)
+    assert_array_equal(stopped.state_.theta, until.state_.theta)
+    assert stopped.n_epochs_ == best + 2 < 12
