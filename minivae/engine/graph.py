@@ -34,21 +34,15 @@ def in_turn(method):
 def make_task(device, layout, recipe, data, P, moments, rows, dtype):
     """The Task for batches of up to so many rows, with all its arrays but the data new; moments: of
     each parameter, 2 to train and else 0."""
-    empty, constants = device.empty, layout.constants(dtype)
-    if constants is not None:
-        constants = tuple(copied(device, array) for array in constants)
+    empty, values = device.empty, layout.constants(dtype) or ()
+    constants = tuple(empty(array.shape, array.dtype) for array in values)
+    for array, there in zip(values, constants, strict=True):
+        device.upload(array, there)
     return Task(
-        layout.plan, *layout.tables(), constants, recipe, data, empty((P,), dtype),
+        layout.plan, *layout.tables(), constants or None, recipe, data, empty((P,), dtype),
         empty((moments, P), dtype), empty((P,), dtype),
         empty((rows * layout.width,), dtype), empty((len(layout.terms),), np.float64), None, 1,
     )  # fmt: skip
-
-
-def copied(device, array):
-    """An array of the host on the device."""
-    there = device.empty(array.shape, array.dtype)
-    device.upload(array, there)
-    return there
 
 
 class Trainer:

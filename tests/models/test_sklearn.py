@@ -85,9 +85,9 @@ def bounded(monkeypatch):
         return np.divide(values, 1 + abs(values), where=large, out=values.copy())
 
     def bring_inside(X, model, *rest):
-        if model.is_bernoulli and scipy.sparse.issparse(X):
+        if model.on_unit_interval and scipy.sparse.issparse(X):
             X = scipy.sparse.csr_array((inside(X.data), X.indices, X.indptr), X.shape)
-        elif model.is_bernoulli:
+        elif model.on_unit_interval:
             X = inside(X)
         return check_values(X, model, *rest)
 
@@ -122,6 +122,7 @@ def test_further_checks(estimator, name, bounded):
 
 ODD = dict(  # a value for every setting that is not the default, each of them its own object
     latent_dim=np.int64(3), hidden_layer_sizes=[6, 4], activation="tanh", likelihood="gaussian",
+    schema={"a": "real"},
     binarize="threshold", posterior="full", missing="mask", beta=np.float64(2.5), optimizer="sgd",
     objective="iwae", n_importance=5, beta_warmup=np.int64(3), free_bits=0.25,
     learning_rate=np.float64(0.01), momentum=0.5, weight_decay=0.125, batch_size=np.int32(7),
