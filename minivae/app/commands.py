@@ -21,7 +21,7 @@ from minivae.app.options import settings_of, shown
 from minivae.app.scores import mean_text
 from minivae.app.warm import compiling_beside
 from minivae.data import datasets
-from minivae.data.tables import Choice
+from minivae.data.tables import Choice, framed
 from minivae.files import storage
 
 
@@ -30,7 +30,7 @@ def train(args):
     from minivae.models.fitting import last_epoch  # heavy
 
     model, facts, past = new_or_old_run(args)
-    data = tables.load(facts)
+    data = tables.load(facts, model if past else None)
     with about(facts["data"]):
         tables.check(model, data, facts)
     # Rows that choose when to stop should not say how good the model is: if others are held out for
@@ -284,7 +284,7 @@ def load_rows(args, model, facts):
         for line in table.notes:
             note(f"{args.data}: {line}")
         with about(what):
-            X = tables.as_known(table, model)
+            X = tables.as_known(framed(table), table.names, model)
     else:
         name, folder = args.data or facts.get("data"), args.data_dir or facts.get("data_dir")
         if name is None:
@@ -295,8 +295,9 @@ def load_rows(args, model, facts):
         with contextlib.nullcontext() if args.data else about(unknown):
             if args.data:
                 label, drop = None, ()
-            X = datasets.load(name, folder, facts.get("test_fraction", 0.1),
-                              label=args.label or label, drop=args.drop or drop).test  # fmt: skip
+            data = datasets.load(name, folder, facts.get("test_fraction", 0.1),
+                                 label=args.label or label, drop=args.drop or drop)  # fmt: skip
+            X = tables.as_known(data.test, data.names, model)
         what = f"{count(len(X), 'held-out row')} of {name}"
     with about(what):
         model.check_data(X)

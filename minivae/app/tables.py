@@ -6,14 +6,18 @@ import io
 import numpy as np
 
 from minivae.data import datasets
-from minivae.data.tables import framed
+from minivae.data.tables import Table, framed
 from minivae.files import storage
 
 
-def load(facts):
-    """The data of a run."""
-    return datasets.load(facts["data"], facts["data_dir"], facts["test_fraction"],
+def load(facts, model=None):
+    """The data of a run, for a fitted model as it knows them."""
+    data = datasets.load(facts["data"], facts["data_dir"], facts["test_fraction"],
                          facts["image_shape"], facts["label"], facts["drop"] or ())  # fmt: skip
+    if model is None:
+        return data
+    train, test = (as_known(X, data.names, model) for X in (data.train, data.test))
+    return data._replace(train=train, test=test)
 
 
 def check(model, data, facts):
@@ -39,22 +43,25 @@ def code_names(model):
     return list(model.get_feature_names_out())
 
 
-def as_known(table, model):
-    """The rows of a Table as a model is to get them, so that scikit-learn compares the names.
+def as_known(X, names, model):
+    """Rows of data as a fitted model is to get them, so that scikit-learn compares the names.
 
-    A model without names gets a matrix without. For one that has names, those of the table are
-    compared here where there is no pandas to do it; a table without names is taken by its order.
+    names: those of the columns of X, or None. A model without names gets a matrix; rows without
+    names are taken by the order of their columns. Where there is no pandas, X is a matrix all the
+    same, and the names are compared here.
     """
     known = getattr(model, "feature_names_in_", None)
-    if known is None or not isinstance(table.values, np.ndarray):
-        return table.values
-    if table.names is None and table.values.shape[1] == len(known):
-        return framed(table._replace(names=tuple(known)))
-    X = framed(table)
-    if X is table.values and table.names not in (None, tuple(known)):
+    if known is None:
+        frame = names is not None and hasattr(X, "dtypes")
+        return X.to_numpy() if frame and all(dtype.kind == "f" for dtype in X.dtypes) else X
+    if hasattr(X, "columns"):
+        return X
+    if names is None and X.shape[1] == len(known):
+        return framed(Table(tuple(known), X))
+    if names not in (None, tuple(known)):
         raise ValueError(
-            f"the columns are {', '.join(table.names)[:400]}, expected those that the model was "
-            f"fitted on, in the same order: {', '.join(known)[:400]}"
+            f"the columns are {', '.join(names)[:400]}, expected those that the model was fitted "
+            f"on, in the same order: {', '.join(known)[:400]}"
         )
     return X
 
