@@ -130,13 +130,15 @@ class Toy(Model):
     SETTINGS = {"n_latents": whole(2, "Z"), "n_repeats": whole(3, "R"), **COMMON}
 
     def __init__(self, n_latents=2, *, n_repeats=3, optimizer="adam", learning_rate=1e-3,
-                 momentum=0.0, weight_decay=0.0, batch_size=128, epochs=20, dtype="float32",
-                 device="cpu", matmul_precision="float32", n_threads=None, random_state=None,
+                 momentum=0.0, weight_decay=0.0, batch_size=128, epochs=None,
+                 validation_fraction=0.0, patience=None, dtype="float32", device="cpu",
+                 matmul_precision="float32", n_threads=None, random_state=None,
                  verbose=0):  # fmt: skip
         self.n_latents, self.n_repeats = n_latents, n_repeats
         self.optimizer, self.learning_rate = optimizer, learning_rate
         self.momentum, self.weight_decay = momentum, weight_decay
         self.batch_size, self.epochs, self.dtype, self.device = batch_size, epochs, dtype, device
+        self.validation_fraction, self.patience = validation_fraction, patience
         self.matmul_precision, self.n_threads = matmul_precision, n_threads
         self.random_state, self.verbose = random_state, verbose
 
