@@ -37,7 +37,7 @@ def poison(vae, name, step, value):
         (
             "encoder.0.weight",
             1e38,
-            "encoder.1 overflowed in matmul (encoder.0 up to 9.8e+37, encoder.1.weight up to 1.0e",
+            "encoder.1 overflowed in matmul (encoder.0 up to 8.6e+37, encoder.1.weight up to 1.0e",
         ),
         (
             "encoder.mu.bias",
