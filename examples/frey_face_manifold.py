@@ -2,8 +2,9 @@
 
     python frey_face_manifold.py [--data-dir FOLDER] [--out FOLDER]
 
-The Frey Face video: 1965 frames of 28 x 20 pixels, Gaussian likelihood, one hidden layer of 200
-tanh units and batches of 100 as in the paper, here with Adam. About twenty seconds.
+The Frey Face video: 1965 frames of 28 x 20 pixels, Gaussian likelihood with means between 0 and 1,
+one hidden layer of 200 tanh units and batches of 100 as in the paper, here with Adam and a learned
+variance for each pixel. About twenty seconds.
 """
 
 import argparse
@@ -24,7 +25,7 @@ vae = minivae.VAE(
     latent_dim=2,
     hidden_layer_sizes=(200,),
     activation="tanh",
-    likelihood="gaussian",
+    likelihood="bounded_gaussian",
     batch_size=100,
     epochs=arguments.epochs,
     random_state=0,
