@@ -13,7 +13,8 @@ computes is a function over the kernel table, which the module imports as
     make_plan(layout, n_features, **settings)
                             declares regions, dense nets and blocks of parameters by name, once,
                             and before them terms that only some settings have; the layout answers
-                            with their places
+                            with their places. Arrays that never change, such as which columns of x
+                            are of what kind, are its `constant`s, which the task has
     weights(**settings)     {term: weight}; loss = mean over rows of the sum of weight * term
 
 and, for a task (engine/task.py) and the rows of a shard, compiled or not,
