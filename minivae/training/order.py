@@ -23,7 +23,7 @@ class Order:
 
 
 def shuffled(n, seed, epoch, stream=STREAM_ORDER):
-    """The order of n rows in an epoch: a permutation that depends on (stream, seed, epoch) alone."""
+    """The order of n rows in an epoch: a permutation by (stream, seed, epoch) alone."""
     return orders(n, seed, epoch, 1, stream)[0]
 
 

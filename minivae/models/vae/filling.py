@@ -59,7 +59,7 @@ def augment(model, X, y, n_samples, random_state):
         rows = np.array([rng.choice(np.flatnonzero(codes == code)) for code in chosen])
         y_new = classes[chosen]
     session = model._session(n_samples, model._for_use())
-    mu, logvar = importance.encode(session, X[rows], model._binarize_code)
-    z = mu + np.exp(logvar / 2) * rng.standard_normal(mu.shape).astype(mu.dtype)
-    X_new = tables.as_given(model, importance.decode(session, z), "draw")
+    X = fetch(X, rows, model.state_.theta.dtype)
+    means = imputation.redrawn(session, X, model._binarize_code, seed)
+    X_new = tables.as_given(model, means, "draw")
     return X_new if y is None else (X_new, y_new)
