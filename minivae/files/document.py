@@ -25,7 +25,7 @@ def facts_of(model):
     del settings["verbose"]  # it is of the user, not of the model
     return {
         "model": model.program.NAME,
-        "settings": settings,
+        "settings": {name: pairs(value) for name, value in settings.items()},
         "n_features": model.n_features_in_,
         "schema": model.schema_ and model.schema_.facts(),
         "feature_names": list(getattr(model, "feature_names_in_", [])),
@@ -58,10 +58,10 @@ def load(path, part, find):
     arrays, facts = storage.read(path)
     try:
         make = find(facts["model"])
-        model = make(**{name: tuples(value) for name, value in facts["settings"].items()})
+        model = make(**{name: unpaired(value) for name, value in facts["settings"].items()})
         check_sizes(model, len(arrays))
         model.check_settings(device=False)  # the device is of the computer it was trained on
-        model.schema_ = schema_of(facts)
+        model.schema_ = schema_of(facts, model)
         D = n_features_of(facts, model.schema_)
         layout = Layout(model.program, D, **model.plan_settings())
         check_facts(facts, layout)
@@ -94,6 +94,16 @@ def load(path, part, find):
     return model
 
 
+def pairs(value):
+    """A setting as JSON has it: a dict whose keys may be numbers, as those of columns, by pairs."""
+    return {"pairs": list(value.items())} if isinstance(value, dict) else value
+
+
+def unpaired(value):
+    """The setting that `pairs` made a value of."""
+    return dict(tuples(value["pairs"])) if isinstance(value, dict) else tuples(value)
+
+
 def tuples(value):
     """A list of JSON as the tuple that it was."""
     return tuple(tuples(entry) for entry in value) if isinstance(value, list) else value
@@ -107,11 +117,14 @@ def check_sizes(model, n_arrays):
             raise ValueError(f"{name} has more entries than the file has arrays")
 
 
-def schema_of(facts):
+def schema_of(facts, model):
     """The Schema of a model of tables, or None."""
     from minivae.data.schema import Schema  # heavy
 
-    return None if facts.get("schema") is None else Schema.of(facts["schema"])
+    schema = None if facts.get("schema") is None else Schema.of(facts["schema"])
+    if model.takes_tables != (schema is not None):
+        raise ValueError("a model of tables must have a schema, and no other may")
+    return schema
 
 
 def n_features_of(facts, schema):

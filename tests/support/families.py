@@ -14,11 +14,57 @@ assert SMALL.keys() == MODELS.keys(), "every family needs small settings here"
 X = (np.random.default_rng(0).random((11, 8)) > 0.5).astype("f4")
 OTHER = (np.random.default_rng(1).random((4, 8)) > 0.5).astype("f4")
 
+# Families with settings that make other code of them: name of the variant, family, settings. They
+# share what is compiled: all have missing values, and likelihoods of columns are one kernel.
+MISSING = dict(missing="mask", posterior="full")
+VARIANTS = {name: (name, {}) for name in MODELS} | {
+    f"vae {likelihood}": ("vae", dict(likelihood=likelihood, **MISSING))
+    for likelihood in ("mixed", "diagonal_gaussian", "bounded_gaussian", "continuous_bernoulli")
+}
+
+
+def table(n, seed=0):
+    """A table (n, 7) of objects: of every kind of column one, two categories, and of 0.2 of its
+    cells nothing is known; no row has the holes of another, if n is not too large."""
+    rng = np.random.default_rng(seed)
+    size = rng.normal(size=n)
+    rows = np.empty((n, 7), dtype=object)
+    rows[:, 0] = 20 + 5 * size  # real
+    rows[:, 1] = np.exp(2 * size)  # positive
+    rows[:, 2] = np.arange(n) % 3 + (size > 0) * 1.0  # count
+    rows[:, 3] = size > 0.1  # binary
+    rows[:, 4] = np.array(["red", "green", "blue"], object)[np.arange(n) % 3]
+    rows[:, 5] = np.array(["no", "yes"], object)[(rng.random(n) < 0.5) * 1]
+    rows[:, 6] = np.array(list("abcd"), object)[np.arange(n) % 4]
+    rows[rng.random(rows.shape) < 0.2] = np.nan
+    return rows
+
+
+SCHEMA = {0: "real", 1: "positive", 2: "count", 3: "binary", 4: "category", 5: "binary",
+          6: "category"}  # fmt: skip
+
+
+def data(name):
+    """(X, OTHER) for a variant: rows to train on, and others; as few as those above."""
+    _, settings = VARIANTS[name]
+    if settings.get("likelihood") == "mixed":
+        rows = table(15)
+        return rows[:11], rows[11:]
+    if "missing" not in settings:
+        return X, OTHER
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(15, 8)) if "diagonal" in name else rng.random((15, 8))
+    values[rng.random(values.shape) < 0.3] = np.nan
+    return values[:11], values[11:]
+
 
 def small(name, **settings):
-    """A small float64 model of a family."""
+    """A small float64 model of a family, or of a variant of one."""
+    family, changed = VARIANTS[name]
     same = dict(dtype="float64", batch_size=5, epochs=2, learning_rate=0.02, random_state=0)
-    return find(name)(**{**SMALL[name], **same, **settings})
+    if changed.get("likelihood") == "mixed":
+        same["schema"] = SCHEMA
+    return find(family)(**{**SMALL[family], **same, **changed, **settings})
 
 
 def bits(model):
