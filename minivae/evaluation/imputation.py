@@ -15,7 +15,7 @@ import numpy as np
 
 from minivae.data.rows import fetch
 from minivae.evaluation.blocks import for_blocks
-from minivae.kernels import STREAM_EVALUATION, STREAM_IMPUTATION, STREAM_SCORE, THRESHOLD
+from minivae.kernels import STREAM_IMPUTATION, STREAM_SCORE, THRESHOLD
 from minivae.kernels.tables import reference
 
 
@@ -68,6 +68,21 @@ def posterior_draws(session, X, binarize, seed, n_samples, n_draws):
     return found
 
 
+def encoded_draws(session, X, binarize, seed):
+    """z (n, Z), a draw of q(z|x) for each row of X; row i is a function of (seed, i)."""
+    found = np.empty((X.shape[0], session.layout.plan.latent_dim), session.task.theta.dtype)
+
+    def work(session, rows):
+        batch = _encode(session, X, rows, binarize)
+        eps = session.view("eps", batch.B)
+        session.k.random_normal(seed, STREAM_IMPUTATION, 0, rows.start, eps)
+        session.program.draw_latent(session.task, batch)
+        found[rows] = session.download(session.view("z", batch.B))
+
+    for_blocks(session, X.shape[0], work)
+    return found
+
+
 def draws(session, z, seed):
     """x (n, D), a draw of p(x|z) for each z (n, Z); row i is a function of (seed, i)."""
     found = np.empty((len(z), session.layout.n_features), z.dtype)
@@ -82,39 +97,12 @@ def draws(session, z, seed):
     return found
 
 
-def redrawn(session, X, binarize, seed):
-    """E[x|z] (n, D) of one draw z of q(z|x) for each row; row i is a function of (seed, x, i)."""
-    dtype = session.task.theta.dtype
-    found = np.empty(X.shape, dtype)
-
-    def work(session, rows):
-        batch = _encoded(session, X, rows, binarize)
-        program, eps = session.program, session.view("eps", batch.B)
-        session.k.random_normal(seed, STREAM_EVALUATION, 0, rows.start, eps)
-        program.draw_latent(session.task, batch)
-        program.decode(session.task, batch)
-        found[rows] = session.download(program.likelihood_mean(session.task, batch))
-
-    for_blocks(session, X.shape[0], work)
-    return found
-
-
-def _encoded(session, X, rows, binarize):
-    """The batch that some rows of X are, after the encoder; every draw has its x."""
-    batch = session.put(fetch(X, rows, session.task.theta.dtype))
-    session.load_x(batch)
-    if binarize == THRESHOLD:
-        session.k.threshold(session.view("x", batch.B))
-    session.program.encode(session.task, batch)
-    session.program.repeat_x(session.task, batch)
-    return batch
-
-
 def _weighed(session, X, rows, binarize, seed, n_samples):
     """Yield ln w_k (B, K) and z_k (B, K, Z) of some rows of X, until n_samples draws were made; the
     decoder's output stays in the workspace. All rows share the noise, as in `score_samples`."""
-    batch, program = _encoded(session, X, rows, binarize), session.program
-    task, plan, K = session.task, session.layout.plan, session.layout.plan.draws
+    batch, program = _encode(session, X, rows, binarize), session.program
+    plan, task, K = session.layout.plan, session.task, session.layout.plan.draws
+    program.repeat_x(task, batch)
     eps, noise = session.view("eps", batch.B), session.array("noise", (K, plan.latent_dim))
     for first in range(0, n_samples, K):
         session.k.random_normal(seed, STREAM_SCORE, 0, first, noise)
@@ -123,3 +111,13 @@ def _weighed(session, X, rows, binarize, seed, n_samples):
         z = session.download(session.view("z", batch.B)).reshape(batch.B, K, -1)
         few = min(K, n_samples - first)
         yield log_w[:, :few].astype(np.float64), z[:, :few].copy()
+
+
+def _encode(session, X, rows, binarize):
+    """Some rows of X as the session's batch, encoded; stochastic binarisation is not drawn."""
+    batch = session.put(fetch(X, rows, session.task.theta.dtype))
+    session.load_x(batch)
+    if binarize == THRESHOLD:
+        session.k.threshold(session.view("x", batch.B))
+    session.program.encode(session.task, batch)
+    return batch

@@ -60,6 +60,6 @@ def augment(model, X, y, n_samples, random_state):
         y_new = classes[chosen]
     session = model._session(n_samples, model._for_use())
     X = fetch(X, rows, model.state_.theta.dtype)
-    means = imputation.redrawn(session, X, model._binarize_code, seed)
-    X_new = tables.as_given(model, means, "draw")
+    z = imputation.encoded_draws(session, X, model._binarize_code, seed)
+    X_new = tables.as_given(model, importance.decode(session, z), "draw")
     return X_new if y is None else (X_new, y_new)
