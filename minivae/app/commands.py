@@ -19,6 +19,7 @@ import minivae
 from minivae.app import pictures, plots, runs, scores, tables
 from minivae.app.options import settings_of, shown
 from minivae.app.scores import mean_text
+from minivae.app.tables import count
 from minivae.app.warm import compiling_beside
 from minivae.data import datasets
 from minivae.data.tables import Choice, framed
@@ -30,8 +31,10 @@ def train(args):
     from minivae.models.fitting import last_epoch  # heavy
 
     model, facts, past = new_or_old_run(args)
-    data = tables.load(facts, model if past else None)
+    data, found = tables.load(facts, model if past else None), []
     with about(facts["data"]):
+        if not past and model.takes_tables and data.whole is not None:
+            found = tables.suit(model, data, args.given)
         tables.check(model, data, facts)
     # Rows that choose when to stop should not say how good the model is: if others are held out for
     # that, the test part is looked at once, at the end.
@@ -43,6 +46,8 @@ def train(args):
     made = model.state_.epochs if past else 0
     for line in data.notes:
         say(f"{facts['data']}: {line}")
+    for line in found:
+        say(line)
     if past:
         say(f"going on after {made} of {last_epoch(model, len(data.train))} epochs")
     elif args.resume:
@@ -88,9 +93,13 @@ def train(args):
 def new_or_old_run(args):
     """(model, facts of the run, whether it goes on with an old one), all checked but the data."""
     make = minivae.models.find(args.model)
-    model = make(**settings_of(args.model, args.given) | {"random_state": args.seed})
+    settings = settings_of(args.model, args.given) | {"random_state": args.seed}
+    if tables.is_suited(make, args):
+        settings |= make.SUITED["table"]
+    model = make(**settings)
     facts = {name: getattr(args, name) for name in runs.FACTS}
-    model.check_settings()
+    if not args.resume:  # whose settings may be of data that need not be said again
+        model.check_settings()
     runs.check_folder(args.out, args.overwrite, args.resume)
     past = runs.reopen(args.out, args.given) if args.resume else None
     if past:
@@ -99,6 +108,7 @@ def new_or_old_run(args):
         model.set_params(**{n: args.given[n] for n in ("epochs", "n_threads") if n in args.given})
     elif args.resume:
         runs.check_begun(args.out, args.data)
+        model.check_settings()
     return model, facts, bool(past)
 
 
@@ -160,7 +170,7 @@ def reconstruct(args):
         Y = model.reconstruct(X)
     names = tables.column_names(model)
     tables.write(args.out, Y, f"reconstructions of {what}", names,
-                 lambda: plots.reconstructions(X, Y, facts["image_shape"], names))  # fmt: skip
+                 lambda: pictures.reconstructions(X, Y, facts["image_shape"], model))  # fmt: skip
 
 
 def encode(args):
@@ -242,6 +252,8 @@ def info(args):
             lines[name] = f"{values[-1]:.6g} in the last epoch"
     print(f"{args.model}: {args.model.stat().st_size} bytes")
     print(f"{describe(model)}, {count(model.state_.epochs, 'epoch')}")
+    if model.schema_:
+        print("\n".join(f"  {line}" for line in model.schema_.describe(tables.column_names(model))))
     print("\n".join(f"  {name:22} {line}" for name, line in lines.items()))
 
 
@@ -301,6 +313,8 @@ def load_rows(args, model, facts):
         what = f"{count(len(X), 'held-out row')} of {name}"
     with about(what):
         model.check_data(X)
+        for line in tables.unlike(model, X):
+            note(line)
     return X, what
 
 
@@ -312,6 +326,8 @@ def note(line):
 
 def note_on_data(model, X, say=note):
     """Say what the Bernoulli "likelihood" of grey values is, and that a table wants one scale."""
+    if model.takes_tables:  # which has a scale for each column
+        return
     X = tables.numbers(X)
     X = X[:, ~np.isnan(X).all(axis=0)]
     size = max(abs(np.nanmean(X, axis=0)).max(initial=0), np.nanstd(X, axis=0).max(initial=0))
@@ -331,18 +347,15 @@ def describe(model):
         if name in model.SETTINGS and is_told(model.SETTINGS[name], value)
     ]
     n_parameters = sum(array.size for array in model.parameters_.values())
-    words = ", ".join([f"{model.program.NAME} of {model.n_features_in_} features", *shape])
+    n = model.n_features_in_
+    of = f"a table of {count(n, 'column')}" if model.schema_ else f"{n} features"
+    words = ", ".join([f"{model.program.NAME} of {of}", *shape])
     return f"{words}: {n_parameters} parameters"
 
 
 def is_told(setting, value):
     """Whether a line on a model says a setting: the sizes always, others if they are not usual."""
     return setting.kind in ("whole", "sizes") or value != setting.default
-
-
-def count(n, noun):
-    """So many of them."""
-    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 @contextlib.contextmanager

@@ -72,9 +72,28 @@ def pixels(word):
 
 def shown(value):
     """A setting's value as a shell would write it."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={kind}" for name, kind in value.items())
     if isinstance(value, tuple) and value and isinstance(value[0], tuple):
         return ",".join(f"{epochs}:{rate:g}" for epochs, rate in value)
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def schema(word):
+    """Type of an option: "age=real,city=category"; a pair whose name has a comma is in quotes."""
+    from minivae.data.schema import KINDS as known  # heavy
+
+    kinds = {}
+    for pair in next(csv.reader([word])):
+        name, _, kind = (part.strip() for part in pair.rpartition("="))
+        if not name or kind not in known:
+            raise argparse.ArgumentTypeError(
+                f"expected COLUMN=KIND,..., with a KIND of {', '.join(known)}; got {pair!r}"
+            )
+        if name in kinds:
+            raise argparse.ArgumentTypeError(f"two kinds are given for column {name!r}")
+        kinds[name] = kind
+    return kinds
 
 
 KINDS = {
@@ -82,9 +101,11 @@ KINDS = {
     "real": {"type": real, "metavar": "X"},
     "sizes": {"type": sizes, "metavar": "SIZES"},
     "schedule": {"type": schedule, "metavar": "RATE"},
+    "schema": {"type": schema, "metavar": "KINDS"},
     "device": {"type": device, "metavar": "DEVICE"},
 }
-WRITTEN = {"sizes": 'such as 500,200 or ""', "schedule": "such as 0.001 or 14:0.002,6:0.0002"}
+WRITTEN = {"sizes": 'such as 500,200 or ""', "schedule": "such as 0.001 or 14:0.002,6:0.0002",
+           "schema": "such as age=real,city=category"}  # fmt: skip
 INT, FLAG = KINDS["whole"], {"action": "store_true"}
 DATA = {"metavar": "DATA", "nargs": "?"}
 # fmt: off

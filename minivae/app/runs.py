@@ -14,8 +14,9 @@ from minivae.files.storage import BEST, CHECKPOINT
 
 MODEL, HISTORY = "model.safetensors", "history.json"
 PICTURES = (
-    "learning_curve.png reconstructions.png samples.png means.png manifold.png latent.png".split()
-)
+    "learning_curve.png reconstructions.png samples.png means.png manifold.png latent.png "
+    "correlations.png imputed.png"
+).split()
 FILES = (MODEL, CHECKPOINT, BEST, HISTORY, *PICTURES)  # docs/runs.md says what each is
 FACTS = (  # of the command
     *("data", "data_dir", "test_fraction", "image_shape", "label", "drop", "seed"),
@@ -108,7 +109,7 @@ def reopen(folder, given):
     lines = [
         f"{_option(model, name)} was {before[name]!r}, and is now {value!r}"
         for name, value in given.items()
-        if name not in FREE and name in before and _plain(before[name]) != _plain(value)
+        if name not in FREE and name in before and not _is_same(before[name], value)
     ]
     begun = model.state_.epochs + (model.state_.rows > 0)
     if given.get("epochs", begun) < begun:
@@ -136,6 +137,13 @@ def check_still(folder, model):
     facts = storage.read(folder / CHECKPOINT)[1]
     if (facts["steps"], facts["epochs"]) != (model.state_.steps, model.state_.epochs):
         raise ValueError(f"--out: another minivae train was at work in {folder}; look, and go on")
+
+
+def _is_same(before, value):
+    """Whether an option says what was; of a dict, of which more may be known, for what it says."""
+    if isinstance(before, dict) and isinstance(value, dict):
+        before = {key: before.get(key) for key in value}
+    return _plain(before) == _plain(value)
 
 
 def _plain(value):

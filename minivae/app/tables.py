@@ -9,6 +9,8 @@ from minivae.data import datasets
 from minivae.data.tables import Table, framed
 from minivae.files import storage
 
+SHOWN = 20  # lines on columns, at most
+
 
 def load(facts, model=None):
     """The data of a run, for a fitted model as it knows them."""
@@ -20,12 +22,73 @@ def load(facts, model=None):
     return data._replace(train=train, test=test)
 
 
+def is_suited(make, args):
+    """Whether a family takes a run's data as the table that they are: if it has settings for that,
+    and none of them was given, nor a shape of images."""
+    suited = make.SUITED.get("table", {})
+    told = args.given.keys() & {*suited, "image_shape"}
+    return bool(suited) and not told and datasets.is_table(args.data)
+
+
+def suit(model, data, given):
+    """Settings for a new model of tables that all rows of the data (a Dataset) say.
+
+    The kinds of columns that the rows to train on would be taken for something else by, which are
+    fewer and in no order; and, unless they are among those given, settings for missing cells. Lines
+    for a person on what was found.
+    """
+    from minivae.data.columns import LEFT_OUT  # heavy
+    from minivae.data.schema import Schema
+
+    schema = Schema.infer(data.whole, model.schema)
+    seen = Schema.infer(data.train, model.schema)
+    pairs = zip(schema.columns, seen.columns, strict=True)
+    changed = {one.name: one.kind for one, other in pairs
+               if one.kind != other.kind and other.kind not in LEFT_OUT}  # fmt: skip
+    if changed:
+        model.set_params(schema={**(model.schema or {}), **changed})
+    n_missing = int(schema.missing(data.whole).sum())
+    gaps = model.SUITED.get("gaps", {})
+    if n_missing and gaps.keys().isdisjoint(given):
+        model.set_params(**gaps)
+    first = f"a table of {count(len(schema.columns), 'column')}, {count(n_missing, 'missing cell')}"
+    if schema.left_out:
+        first += f", {count(len(schema.left_out), 'column')} left out"
+    told = {**model.SUITED.get("table", {}), **gaps}
+    first += "; " + ", ".join(f"{name} {getattr(model, name)}" for name in told)
+    return [first, *few(schema.describe(data.names or numbered(len(schema.columns))))]
+
+
+def few(lines):
+    """The first of the lines, and how many more there are."""
+    more = len(lines) - SHOWN
+    return lines if more <= 0 else [*lines[:SHOWN], f"... and {count(more, 'more column')}"]
+
+
+def unlike(model, X):
+    """A line on columns of X that look unlike those that a model of tables was trained on, if there
+    are any."""
+    found = model.schema_.unlike(X) if model.schema_ else {}
+    if not found:
+        return []
+    columns = dict(zip(model.schema_.names, column_names(model), strict=True))
+    name, (low, high) = next(iter(found.items()))
+    known = next(column for column in model.schema_.columns if column.name == name)
+    here, there = f"from {low:.4g} to {high:.4g}", f"from {known.low:.4g} to {known.high:.4g}"
+    return [f"note: {len(found)} of {count(len(columns), 'column')} look unlike what the model was "
+            f"trained on, such as {columns[name]}: {here} here, {there} there; in other units, or "
+            "scaled in another way?"]  # fmt: skip
+
+
 def check(model, data, facts):
     """Raise unless the model can have both parts of the data. Of a file, all rows are looked at in
     their order before that, so that the row that a message names is that of the file."""
     try:
-        model.check_data(data.train)
-        model.check_data(data.test)
+        if hasattr(model, "state_"):
+            model.check_data(data.train)
+            model.check_data(data.test)
+        else:
+            model.check_data(data.train, X_valid=data.test)
     except (ValueError, TypeError):
         if facts["data"] not in datasets.NAMES:
             model.check_data(datasets.read(facts["data"], facts["label"], facts["drop"] or ()))
@@ -35,7 +98,27 @@ def check(model, data, facts):
 def column_names(model):
     """The names of a model's columns: those of what it was fitted on, else x1, x2, ..."""
     names = getattr(model, "feature_names_in_", None)
-    return [f"x{j + 1}" for j in range(model.n_features_in_)] if names is None else list(names)
+    return numbered(model.n_features_in_) if names is None else list(names)
+
+
+def numbered(n):
+    """Names for n columns that have none."""
+    return [f"x{j + 1}" for j in range(n)]
+
+
+def count(n, noun):
+    """So many of them."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
+def learned(model, X):
+    """(X without the columns that a model of tables leaves out, the names of its columns)"""
+    names = column_names(model)
+    if not model.schema_ or not model.schema_.left_out:
+        return X, names
+    keep = [j for j, name in enumerate(model.schema_.names) if name not in model.schema_.left_out]
+    rest = X.iloc[:, keep] if hasattr(X, "iloc") else X[:, keep]
+    return rest, [names[j] for j in keep]
 
 
 def code_names(model):
@@ -102,13 +185,16 @@ def _quoting(names):
 def write(path, array, what, names, picture=None):
     """Write an array (n, columns) or a frame, or the Figure that picture() makes of it, and say so.
 
-    names: of the columns, for .csv.
+    names: of the columns, for .csv. ValueError for words where only numbers can be.
     """
     if path.suffix == ".png":
         save_figure(picture(), path)
     elif path.suffix == ".csv":
         storage.replace(path, as_csv(names, array))
     else:
+        array = np.asarray(array)
+        if array.dtype == object:
+            raise ValueError(f"--out: {path} can only hold numbers, and here are words too: .csv")
         content = io.BytesIO()
         np.save(content, array, allow_pickle=False)
         storage.replace(path, content.getbuffer())

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minivae.data.readers import KINDS, checked, reader_of, rows_in, values_in
+from minivae.data.readers import COLUMNS, KINDS, checked, reader_of, rows_in, values_in
 from minivae.data.tables import Choice, framed, take
 
 NAMES = ("digits", "mnist", "fashion-mnist", "frey-face", "binarized-mnist")
@@ -55,7 +55,8 @@ class Dataset(NamedTuple):
     """Training part (n, D), test part (m, D), labels or None, (height, width) or None, names (D,)
     of the columns or None, and notes: what was done on reading that one may want to know.
 
-    A table that has names, or words in it, has DataFrames as its parts.
+    A table that has names, or words in it, has DataFrames as its parts. whole: of a table all rows
+    in the file's order, as that says more of its columns: numbers that go up are no data.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Dataset(NamedTuple):
     image_shape: tuple[int, int] | None
     names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    whole: object = None
 
 
 def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None, label=None, drop=()):
@@ -132,8 +134,11 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None, labe
         table, shape = rows_in(path, choice)
         if len(table.values) < 2:
             raise ValueError(f"{path}: needs at least 2 rows, one to train and one to test on")
-        dataset = _hold_out(path.name, framed(table), table.labels, shape, test_fraction)
+        X = framed(table)
+        dataset = _hold_out(path.name, X, table.labels, shape, test_fraction)
         dataset = dataset._replace(names=table.names, notes=table.notes)
+        if is_table(path):
+            dataset = dataset._replace(whole=X)
     if image_shape is None:
         return dataset
     n_columns = dataset.train.shape[1]
@@ -145,6 +150,11 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None, labe
             f"columns of {dataset.name}, got {image_shape!r}"
         )
     return dataset._replace(image_shape=sides)
+
+
+def is_table(data):
+    """Whether it is the name of a file with columns: .csv, .tsv, .parquet."""
+    return data not in NAMES and reader_of(Path(data)) in COLUMNS
 
 
 def read(path, label=None, drop=()):

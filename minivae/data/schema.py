@@ -5,10 +5,10 @@ from numbers import Integral
 
 import numpy as np
 
-from minivae.data.columns import LEFT_OUT, Column, infer
+from minivae.data.columns import LEFT_OUT, NUMBERS, Column, infer
 from minivae.data.frames import FORMS, build, filled, label, opened, replaced
 
-KINDS = ("real", "positive", "binary", "count", "category", "ignore")  # what one may ask for
+KINDS = "real positive binary count category id ignore".split()  # what one may ask for
 # Kinds of groups of the matrix, in its order. To a model, a positive column's logarithm is real.
 GROUPS = {"real": ("real", "positive"), "count": ("count",), "binary": ("binary",)}
 
@@ -198,6 +198,26 @@ class Schema:
             for column in self.columns
         ]
 
+    def unlike(self, X):
+        """The columns of numbers that look unlike those of fit, as {name: (least, greatest value)}:
+        more than half of what is known in X lies outside what was seen there."""
+        table, found = self._opened(X), {}
+        for j, column in enumerate(self.columns):
+            x = table.take(j).values if column.kind in NUMBERS else np.array([])
+            x = x[~np.isnan(x)] if x.dtype != object else x[:0]
+            if 2 * ((x < column.low) | (x > column.high)).sum() > len(x):
+                found[column.name] = float(x.min()), float(x.max())
+        return found
+
+    def missing(self, X):
+        """Which cells of the table X are missing: (n, columns of the table), True where they are;
+        False in columns that are left out."""
+        table = self._opened(X)
+        found = np.zeros((table.n_rows, len(self.columns)), dtype=bool)
+        for j in self.order:
+            found[:, j] = table.take(j).missing
+        return found
+
     # --- in files and in words ------------------------------------------------------------------
 
     def facts(self):
@@ -222,9 +242,9 @@ class Schema:
             raise ValueError("a schema must have a column that is not left out")
         return schema
 
-    def describe(self):
-        """Lines for a person: what each column is."""
-        names = [str(name) for name in self.names]
+    def describe(self, names=None):
+        """Lines for a person: what each column is, by these names or its own."""
+        names = [str(name) for name in names or self.names]
         wide = max(map(len, names))
         return [f"{name:<{wide}}  {column.describe()}"
                 for name, column in zip(names, self.columns, strict=True)]  # fmt: skip
@@ -235,6 +255,8 @@ def _by_number(given, names):
     if not isinstance(given, dict):
         raise TypeError(f"the kinds must be a dict, {{column: kind}}, got {given!r}")
     places, numbers = {name: j for j, name in enumerate(names)}, {}
+    if names == list(range(len(names))):  # "0" is what a file makes of 0, "x1" the commands' name
+        places |= {word: j for j in names for word in (str(j), f"x{j + 1}")}
     for name, kind in given.items():
         if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(f"{label(name)} must be of one of {', '.join(KINDS)}, got {kind!r}")

@@ -36,6 +36,7 @@ class Model(Callbacks, BaseEstimator):
 
     program = None
     SETTINGS = {}
+    SUITED = {}  # {"table", "gaps" or "imputing": settings that suit such data, or that use}
     score_kind = None
     likelihood_in_words = "a Bernoulli likelihood"  # where x must lie in [0, 1]
     instead_of_bernoulli = ""  # for other data than that, as the end of a sentence
@@ -149,15 +150,15 @@ class Model(Callbacks, BaseEstimator):
 
     # --- checks ---------------------------------------------------------------------------------
 
-    def check_data(self, X, name="X"):
-        """X as this model can be trained on it; changes nothing.
+    def check_data(self, X, name="X", X_valid=None):
+        """X as this model can be trained on it, X_valid being held out; changes nothing.
 
         TypeError or ValueError with what is wrong, where, and what to do. A model that is fitted
-        wants the features that it was fitted on.
+        wants the features that it was fitted on, here of X alone.
         """
         self.check_settings()
         if not hasattr(self, "state_"):
-            return checking.check_new(self, X, tables.new_schema(self, X), name)
+            return checking.check_both(self, X, X_valid, name)
         self._check_loaded()
         checking.check_unchanged(self)
         return self._check_X(X)

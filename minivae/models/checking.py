@@ -13,6 +13,15 @@ def check_new(model, X, schema, name="X"):
     return checks.check_values(array, model, model.dtype, tables.labels(X, schema), name)
 
 
+def check_both(model, X, X_valid, name="X"):
+    """`check_new` of X, and of X_valid, if there is one, by the schema of X."""
+    schema = tables.new_schema(model, X)
+    array = check_new(model, X, schema, name)
+    if X_valid is not None:
+        check_valid(model, X_valid, array.shape, X, schema)
+    return array
+
+
 def check_valid(model, X_valid, shape, X, schema):
     """X_valid as an array, if there is one, with the features of X, which has this shape. Raises
     where no rows are held out, or none are left, and the settings want some."""

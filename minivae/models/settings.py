@@ -27,7 +27,7 @@ class Setting:
     default: object
     constraint: list  # of scikit-learn: any of these
     help: str
-    kind: str = ""  # how a shell writes it: whole real choice sizes schedule device; "": not at all
+    kind: str = ""  # how a shell writes it: whole real choice sizes schedule schema device; "": no
     choices: tuple = ()
     option: str = ""  # its name in a shell, where that is another one
     expected: str = ""  # of a number, of sizes or of a schedule: what is allowed, in words
@@ -37,8 +37,8 @@ class Setting:
         """The values that are allowed, in words."""
         if self.choices:
             return "{" + ", ".join(map(repr, self.choices)) + "}"
-        words = {"whole": "int", "real": "float", "sizes": "tuple of int", "schedule":
-                 "float, or list of (epochs, rate)"}  # fmt: skip
+        words = {"whole": "int", "real": "float", "sizes": "tuple of int", "schema": "dict",
+                 "schedule": "float, or list of (epochs, rate)"}  # fmt: skip
         return words.get(self.kind, "")
 
 

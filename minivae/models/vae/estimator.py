@@ -16,7 +16,7 @@ from minivae.models import tables
 from minivae.models.base import Model
 from minivae.models.vae import filling, program
 from minivae.models.vae.likelihoods import columns_of_table
-from minivae.models.vae.settings import SETTINGS, check_binarize, check_together
+from minivae.models.vae.settings import SETTINGS, SUITED, check_binarize, check_together
 
 
 class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
@@ -47,6 +47,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     instead_of_bernoulli = ', or use likelihood="gaussian"'
     parts = ("encoder", "decoder")
     SETTINGS = SETTINGS
+    SUITED = SUITED
 
     def __init__(
         self,

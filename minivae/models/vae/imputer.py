@@ -7,6 +7,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import check_is_fitted
 
 from minivae.models.vae.estimator import VAE
+from minivae.models.vae.settings import SUITED
 
 
 class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -64,7 +65,7 @@ def of_tables(vae, random_state):
     """A clone of a VAE, or for None one of tables with missing values."""
     if vae is not None:
         return clone(vae)
-    return VAE(10, likelihood="mixed", missing="mask", random_state=random_state)
+    return VAE(**SUITED["imputing"], random_state=random_state)
 
 
 def copy_features(estimator, vae):

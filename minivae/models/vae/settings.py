@@ -4,6 +4,11 @@ from minivae.kernels import ACTIVATIONS
 from minivae.models.settings import BINARIZED, COMMON, SIZES, Setting, choice, real, whole
 from minivae.models.vae.likelihoods import LIKELIHOODS
 
+SUITED = {
+    "table": {"likelihood": "mixed"},
+    "gaps": {"missing": "mask"},
+    "imputing": {"latent_dim": 10, "likelihood": "mixed", "missing": "mask"},
+}
 SETTINGS = {
     "latent_dim": whole(2, "Z, the number of latent variables"),
     "hidden_layer_sizes": SIZES,
@@ -19,8 +24,9 @@ SETTINGS = {
     "schema": Setting(
         None,
         [dict, None],
-        "kinds of a table's columns, real, positive, binary, count, category or ignore; those not "
-        "given are inferred",
+        "kinds of a table's columns, real, positive, binary, count, category, id or ignore; those "
+        "not given are inferred",
+        "schema",
     ),
     "binarize": BINARIZED,
     "posterior": choice(
