@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 import minivae
-from minivae.app import commands, runs
+from minivae.app import commands, imputing, runs
 from minivae.app.commands import note
-from minivae.app.options import OPTIONS, TRAIN, add_options, add_settings, defaults
+from minivae.app.options import IMPUTE, OPTIONS, TRAIN, add_options, add_settings, defaults
 
 BAD_INPUT = (ValueError, TypeError, NotImplementedError, FileNotFoundError, minivae.StorageError)
 FAILURES = (OSError, ImportError, FloatingPointError, MemoryError, RuntimeError)
@@ -33,6 +33,8 @@ COMMANDS = {  # function: (options, what --out may be: the default, then suffixe
         "encode runs/table table.csv --out codes.csv"),
     commands.decode: ("dir codes --image-shape", ("decoded.npy", ".npy", ".png", ".csv"),
         "decode runs/digits codes.csv --out decoded.png"),
+    imputing.impute: ("data --out --from --model --drop --seed --quiet", (),
+        "impute table.csv --out filled.csv"),
     commands.score: ("dir data --data-dir --label --drop --n-samples --ais", ("", ".csv"),
         "score runs/digits --n-samples 1000 --ais 20"),
     commands.gradcheck: ("dir data --data-dir --label --drop --rows --max-coordinates", (),
@@ -42,6 +44,7 @@ COMMANDS = {  # function: (options, what --out may be: the default, then suffixe
     commands.info: ("dir", (), "info runs/digits"),
 }
 # fmt: on
+OWN = {commands.train: TRAIN, imputing.impute: IMPUTE}  # options of commands that make a model
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,7 +73,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(family):
-    """The parser of all commands; that of `train` has the settings of a family, if one is given."""
+    """The parser of all commands; those in OWN have the settings of a family, if one is given."""
     look = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     purpose = "Train, use and check generative models. Everything is in nats."
     example = "example:\n  minivae train --out runs/digits"
@@ -82,10 +85,10 @@ def make_parser(family):
             example = f"train --model {family} --epochs 10 --out runs/{family}"
         command = subparsers.add_parser(run.__name__, help=run.__doc__, description=run.__doc__,
                                       epilog=f"example:\n  minivae {example}", **look)  # fmt: skip
-        table = OPTIONS | TRAIN if run is commands.train else OPTIONS
+        table = OPTIONS | OWN.get(run, {})
         command.set_defaults(run=run, outputs=outputs, names=names.split(), table=table)
         add_options(command, names.split(), table)
-        if run is commands.train and family:  # whose import takes a second or more
+        if run in OWN and family:  # whose import takes a second or more
             add_settings(command, family)
         if outputs:
             kinds, where = " or ".join(outputs[1:]), f"{outputs[0]} beside the model"
@@ -97,11 +100,11 @@ def make_parser(family):
 def parse(argv):
     """What was said, with `given` that alone, and the defaults beside it."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    family = family_of(argv) if "train" in argv else None
+    family = family_of(argv) if {run.__name__ for run in OWN} & {*argv} else None
     args = make_parser(family).parse_args(argv)
     given = {n: v for n, v in vars(args).items() if n not in ("run", "outputs", "names", "table")}
     said = defaults(args.names, args.table)
-    if args.run is commands.train:
+    if args.run in OWN:
         said["model"] = family
     said |= given
     if args.outputs:

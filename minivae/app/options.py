@@ -145,6 +145,16 @@ TRAIN = {
         "family of the model, which has options of its "
         "own: minivae train --model NAME --help"),
 }
+IMPUTE = {
+    "data": ({"metavar": "DATA"}, None, "file with the table: .csv .tsv .parquet"),
+    "--out": ({"type": Path, "required": True, "metavar": "FILE"}, None,
+        "file to write, of the same kind as DATA"),
+    "--from": ({"metavar": "DIR"}, None, "folder that minivae train made, or a model file, to fill "
+        "in with (default: a new model, trained on DATA, with the settings below)"),
+    "--model": TRAIN["--model"],
+    "--drop": ({"type": columns, "metavar": "COLUMNS"}, None, "columns to make no use of, nor to "
+        "fill in, such as id,name (without a header: x1,x2,...)"),
+}
 # fmt: on
 
 

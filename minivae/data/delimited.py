@@ -43,20 +43,25 @@ def read_delimited(path, choice):
     choice: which columns are not learned; faults in those do not matter. Unsuitable, with line or
     column, for rows of different lengths, a word among the numbers of a column, dates, infinity.
     """
-    content = path.read_bytes()
-    if content[:2] == packed.GZIP:
-        content = packed.gunzip(content, packed.unpacked_limit(len(content)) + 1)
-        packed.check_unpacked_size(len(content), path)
     try:
-        return _read(content, choice)
+        return _read(unpacked(path), choice)
     except UnicodeDecodeError as error:
         raise Unsuitable(f"not UTF-8: save it as UTF-8 text ({error})") from error
     except csv.Error as error:
         raise Unsuitable(f"quotation marks that do not fit: {error}") from error
 
 
+def unpacked(path):
+    """The bytes of a text file, plain or .gz."""
+    content = path.read_bytes()
+    if content[:2] == packed.GZIP:
+        content = packed.gunzip(content, packed.unpacked_limit(len(content)) + 1)
+        packed.check_unpacked_size(len(content), path)
+    return content
+
+
 def _read(content, choice):
-    separator = _separator(content)
+    separator = separator_of(content)
     scan = _Scan(separator)
     for number, text, quoted in _lines(content):
         scan.add(number, _cells(text, quoted, separator), text)
@@ -88,8 +93,17 @@ def _is_index(names, numbers, scan):
 
 
 def _lines(content):
-    """Yield (line number, text, whether it has quotation marks) of each row; blank lines are none.
-    A cell in quotation marks may go on in the next line."""
+    """Yield (line number, text, whether it has quotation marks) of each row: of all lines that are
+    not blank."""
+    for number, text, quoted in raw_lines(content):
+        text = text.rstrip("\r\n")
+        if text.strip(" "):
+            yield number, text, quoted
+
+
+def raw_lines(content):
+    """Yield (line number, text with its end, whether it has quotation marks) of all lines. A cell
+    in quotation marks may go on in the next line."""
     limit = max(2**15, len(content) // 10)  # a line's cells take 35 times its memory
     file = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
     number = 0
@@ -109,9 +123,7 @@ def _lines(content):
             )
         if "\0" in text:
             raise Unsuitable(f"line {start} has the character NUL: save it as UTF-8 text")
-        text = text.rstrip("\r\n")
-        if text.strip(" "):
-            yield start, text, quotes > 0
+        yield start, text, quotes > 0
 
 
 def _cells(text, quoted, separator):
@@ -120,7 +132,7 @@ def _cells(text, quoted, separator):
     return text.split(separator)
 
 
-def _separator(content):
+def separator_of(content):
     """The one that cuts the first rows into equally many cells, two or more; if several do, that
     which gives the most values, then the most cells."""
     rows = list(islice(_lines(content), SAMPLE))

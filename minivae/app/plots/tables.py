@@ -159,7 +159,9 @@ def _style(part, legend):
     """Grey for what lies behind, an outline for what is drawn on it, else filled."""
     if part in ("data", "known"):
         return {"color": "0.8"}
-    return {"color": COLOURS[0], "fill": False, "lw": 1.2} if legend else {"color": COLOURS[0]}
+    if not legend:
+        return {"color": COLOURS[0]}
+    return {"edgecolor": COLOURS[0], "fill": False, "lw": 1.2}
 
 
 def _histograms(ax, parts, legend, words):
@@ -176,11 +178,11 @@ def _histograms(ax, parts, legend, words):
     for part, values in parts.items():
         kind = "step" if legend and part not in ("data", "known") else "stepfilled"
         style = _style(part, legend)
-        style.pop("fill", None)
         # Shares of the rows, since there may be more samples than data.
         style["weights"] = np.full(len(values), 1 / len(values))
         patches = ax.hist(values, bins, range=(low - pad, high + pad), histtype=kind, **style)[2]
         drawn[part] = patches[0]
+    ax.locator_params(axis="x", nbins=3)
     return drawn
 
 
@@ -220,12 +222,12 @@ def correlations(data, X, names=None):
     variables = list(_variables(both[0], names))
     variables = [variables[j] for j in spread(len(variables), INDICATORS)]
     found = [_correlation(of.values, variables) for of in both]
-    figure = new_figure(10, 5.0)
+    figure = new_figure(10, 5.2)
     axes = figure.subplots(1, 2, subplot_kw={"facecolor": "0.8"})
     texts = [short(name, 16) for name, *_ in variables]
     size = min(8, 150 / len(texts))
-    for ax, matrix_, title in zip(axes, found, ("Data", "Samples"), strict=True):
-        image = ax.imshow(matrix_, cmap="RdBu_r", vmin=-1, vmax=1)
+    for ax, values, title in zip(axes, found, ("Data", "Samples"), strict=True):
+        image = ax.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
         label_axes(ax, title)
         style = dict(rotation=90, size=size, parse_math=False)
         ax.set_xticks(range(len(texts)), texts, **style)
