@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import test_columns
 import test_likelihoods
-import test_mixed
 import test_posterior
 import test_sequence
 from emulator import EMULATED
@@ -250,17 +250,17 @@ def twin(name, k):
         ("bernoulli_nll", mask_forgotten, test_likelihoods.test_bernoulli_value, ()),
         ("bernoulli_mean", softplus_drawn, test_likelihoods.test_draws_have_the_moments,
          ("bernoulli",)),
-        ("mixed_nll", grey_constant_forgotten, test_mixed.test_values, ()),
+        ("mixed_nll", grey_constant_forgotten, test_columns.test_values, ()),
         ("mixed_nll", grey_constant_forgotten,
-         test_mixed.test_a_grey_density_has_mass_1_and_its_mean, (1e-6,)),
-        ("mixed_nll", grey_constant_turned_near_0, test_mixed.test_values, ()),
+         test_columns.test_a_grey_density_has_mass_1_and_its_mean, (1e-6,)),
+        ("mixed_nll", grey_constant_turned_near_0, test_columns.test_values, ()),
         ("mixed_nll", grey_constant_turned_near_0,
-         test_mixed.test_grey_values_are_exact_on_both_sides_of_the_switch, ("float32",)),
-        ("mixed_nll", log_factorial_forgotten, test_mixed.test_values, ()),
-        ("mixed_nll", log_factorial_forgotten, test_mixed.test_probabilities_sum_to_1, ()),
-        ("mixed_nll", softmax_sloped_as_sigmoid, test_mixed.test_gradients, (False,)),
+         test_columns.test_grey_values_are_exact_on_both_sides_of_the_switch, ("float32",)),
+        ("mixed_nll", log_factorial_forgotten, test_columns.test_values, ()),
+        ("mixed_nll", log_factorial_forgotten, test_columns.test_probabilities_sum_to_1, ()),
+        ("mixed_nll", softmax_sloped_as_sigmoid, test_columns.test_gradients, (False,)),
         ("mixed_draw", one_walk_up,
-         test_mixed.test_draws_of_outcomes_have_their_probabilities, ("float64",)),
+         test_columns.test_draws_of_outcomes_have_their_probabilities, ("float64",)),
         ("nade_backward", own_slope_included, test_sequence.test_gradients, (7,)),
         ("nade_logits", one_variable_late, test_sequence.test_draws_have_the_probabilities, ()),
         ("sample_gaussian", input_overwritten, twin, ("sample_gaussian",)),
