@@ -7,7 +7,7 @@ kernels/           1 2 8 9 13 25 28 32 33       engine/test_step     3 4 5 11 31
 models/test_vae    7 10 12 17 18 19 24 26 27    models/test_sklearn  23 37
 training/          20                           files/               22 36
 app/               6                            evaluation/          34 35
-only here          21
+only here          21 38 39 40 41 42 43 44
 """
 
 import contextlib
@@ -26,13 +26,14 @@ from unittest import mock
 import guards as G
 import numpy as np
 import pytest
+import table_guards as T
 from scipy import stats
 
 import minivae
 from minivae.engine import layout, step, threads
 from minivae.engine import machine as engine
-from minivae.evaluation import importance, point
-from minivae.kernels import STREAM_EVALUATION, tables
+from minivae.evaluation import importance, imputation, point
+from minivae.kernels import CATEGORY, STREAM_EVALUATION, tables
 from minivae.kernels.support import device
 from minivae.kernels.tables import reference
 from minivae.models.vae import program
@@ -224,6 +225,32 @@ def no_noise_in_evaluation(seed, stream, step, first_row, eps):
     eps *= stream != STREAM_EVALUATION
 
 
+def mask_not_read(x, observed, groups, units, h):
+    reference.encoder_input(x, observed, groups, units, h)
+    h[:, x.shape[1] :] = 1
+
+
+def no_jacobian(y, noise_logvar, groups, units, *rest):
+    reference.mixed_nll(y, noise_logvar, groups, units * [[1], [0], [1]], *rest)
+
+
+def noise_of_all_columns(y, noise_logvar, groups, units, x, observed, scale, nll, dy, dnoise):
+    reference.mixed_nll(y, noise_logvar, groups, units, x, observed, scale, nll, dy, dnoise)
+    if dnoise is not None:
+        dnoise[:] = dnoise.sum(axis=1, keepdims=True)
+
+
+def categories_one_by_one(y, noise_logvar, groups, units, x, observed, scale, nll, dy, dnoise):
+    """As if each column of a category were a binary of its own."""
+    logits = y.copy()
+    reference.mixed_nll(y, noise_logvar, groups, units, x, observed, scale, nll, dy, dnoise)
+    for kind, first, last in groups if dy is not None else ():
+        if kind == CATEGORY:
+            j = slice(first, last)
+            slope = scale * (1 / (1 + np.exp(-logits[:, j])) - x[:, j])
+            dy[:, j] = slope if observed is None else np.where(observed[:, j] != 0, slope, 0)
+
+
 # --- planted functions around the step ----------------------------------------------------------
 
 log_likelihood, encode = importance.log_likelihood, importance.encode
@@ -335,6 +362,18 @@ def no_warning(X):
     pass
 
 
+weighed = imputation._weighed
+
+
+def equal_weights(*arguments):
+    for log_w, z in weighed(*arguments):
+        yield 0 * log_w, z
+
+
+def all_replaced(model, given, X, values, how):
+    return values if model.schema_ is None else model.schema_.decode(values, how)
+
+
 # --- which guard must notice which bug ----------------------------------------------------------
 
 BATCHES = "range(0, order.size, task.recipe.batch_size)"
@@ -350,6 +389,11 @@ NOISE = "STREAM_POSTERIOR, step, shard.first", "STREAM_POSTERIOR, step, 0"
 MASK = (  # compiled code that is handed the whole batch's mask reads its first rows
     "optional(work, plan.known, shard)\n    nll, dy =",
     "optional(work, plan.known, shard._replace(first=0, last=y.shape[0]))\n    nll, dy =",
+)
+READ_MASK = (
+    "read_x(region(work, plan.x, shard), optional(work, plan.observed, shard),",
+    "read_x(region(work, plan.x, shard), optional(work, plan.observed, "
+    "shard._replace(first=0, last=shard.last - shard.first)),",
 )
 RATE = (
     "rate, decay = recipe.learning_rate",
@@ -427,6 +471,17 @@ MUTATIONS = [  # number in the list of known bugs, guard, bug
     (32, G.kernels_keep_dtype_and_inputs, kernel(activation_backward=leaky_in_place)),
     (33, G.strided_arrays_are_read_by_index, kernel(matmul=matmul_of_memory)),
     (39, G.workers_do_not_change_a_mask, source("mask_of_the_batch", program, *MASK)),
+    (38, T.what_is_known_stays, function("models.vae.filling._filled", all_replaced)),
+    (39, G.workers_do_not_change_a_mask, source("read_mask_of_the_batch", program, *READ_MASK)),
+    (40, T.codes_tell_missing_from_zero, kernel(encoder_input=mask_not_read)),
+    (
+        41,
+        T.imputations_are_conditional,
+        function("evaluation.imputation._weighed", equal_weights),
+    ),
+    (42, T.positive_columns_have_a_jacobian, kernel(mixed_nll=no_jacobian)),
+    (43, T.gradients_of_a_table_are_right, kernel(mixed_nll=noise_of_all_columns)),
+    (44, T.gradients_of_a_table_are_right, kernel(mixed_nll=categories_one_by_one)),
 ]
 GUARDS = {guard.__name__: guard for _, guard, _ in MUTATIONS}
 MACHINES = {"reference": G.reference_machine, "cpu": lambda: G.machine_of(tables.cpu())}
