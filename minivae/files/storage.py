@@ -25,7 +25,8 @@ except ImportError:  # Windows, where a file that is open cannot be removed by a
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"  # what a training leaves
 FORMAT = 1
 MAX_HEADER = 2**26  # bytes of names, shapes and facts
-MAX_BRACKETS = 10_000  # lists and tables in a header; each takes far more memory than file
+MAX_BRACKETS = 10_000  # lists and tables in a header; each takes far more memory than file,
+BYTES_PER_BRACKET = 50  # unless so much of the text belongs to each, as of columns of a table
 
 
 class StorageError(Exception):
@@ -224,8 +225,9 @@ def _parse(text):
     letters = np.frombuffer(plain, np.uint8)
     quoted = np.bitwise_xor.accumulate(letters == ord('"'))
     brackets = ((letters == ord("[")) | (letters == ord("{"))) & ~quoted
-    if np.count_nonzero(brackets) > MAX_BRACKETS:
-        raise ValueError(f"more than {MAX_BRACKETS} lists")
+    most = max(MAX_BRACKETS, len(letters) // BYTES_PER_BRACKET)
+    if np.count_nonzero(brackets) > most:
+        raise ValueError(f"more than {most} lists")
     try:
         value = json.loads(text)
     except RecursionError as error:

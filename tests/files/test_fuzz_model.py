@@ -1,5 +1,6 @@
 """Hostile and damaged model files: each is refused in words, or is provably the same model."""
 
+import contextlib
 import copy
 import json
 import random
@@ -8,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from families import SCHEMA, table
 from safetensors.numpy import save
 from tiny import FAMILIES, same_model, tiny
 
@@ -207,6 +209,81 @@ def test_forged_facts_are_refused_or_harmless(count, whole, tmp_path):
         assert same(minivae.load(path), loaded)
 
 
+@pytest.fixture(scope="module")
+def of_table(tmp_path_factory):
+    """Bytes of the file of a model of a table."""
+    path = tmp_path_factory.mktemp("table") / "whole"
+    settings = dict(likelihood="mixed", missing="mask", schema=SCHEMA)
+    tiny("vae", epochs=1, **settings).fit(table(20)).save(path)
+    return path.read_bytes()
+
+
+def facts_of(whole):
+    facts = json.loads(json.loads(whole[8 : header_length(whole)])["__metadata__"]["minivae"])
+    del facts["checksum"]
+    return facts
+
+
+def with_schema(whole, schema):
+    """The file with other facts of its schema, and a checksum that is right."""
+    arrays, facts = storage_arrays(whole), facts_of(whole) | {"schema": schema}
+    try:
+        document = storage.seal(arrays, facts)
+    except ValueError:  # NaN
+        document = json.dumps(facts)
+    return save(arrays, {"minivae": document})
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(5_000, marks=pytest.mark.slow)])
+def test_forged_schemas_are_refused_or_harmless(count, of_table, tmp_path):
+    """One fact of a column is odd; what is accepted draws rows, and can be stored."""
+    draw, path = random.Random(count), tmp_path / "file"
+    schema, refused = facts_of(of_table)["schema"], 0
+    for index in range(count):
+        odd = replaced(draw, schema)
+        content = with_schema(of_table, odd)
+        path.write_bytes(content)
+        tracemalloc.start()
+        try:
+            loaded = minivae.load(path)
+        except StorageError as error:
+            assert str(path) in str(error) and "\n" not in str(error) and len(str(error)) < 1000
+            loaded, refused = None, refused + 1
+        except Exception as error:
+            raise AssertionError(f"file {index}, schema {odd}: {error!r}") from error
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 10 * len(content) + SLACK
+        if loaded is not None:
+            assert len(loaded.sample(3)) == 3, odd
+            assert loaded.schema_.describe()
+            with contextlib.suppress(TypeError, ValueError):  # these may be no values of it now
+                loaded.impute(table(3), n_samples=2)
+            loaded.save(path)
+            assert same(minivae.load(path), loaded)
+    assert refused > 0.5 * count
+
+
+def test_a_schema_that_does_not_fit_the_model_is_refused(of_table, whole, tmp_path):
+    """Fewer columns than parameters, more, none at all, or one where the model is of no table."""
+    schema, path = facts_of(of_table)["schema"], tmp_path / "file"
+    columns = schema["columns"]
+
+    def with_categories(n):
+        values = [str(i) for i in range(n)]
+        return [*columns[:4], columns[4] | {"values": values}, *columns[5:]]
+
+    endless = [columns[0] | {"name": i} for i in range(20_000)]
+    other = [columns[:-1], columns[::-1], columns * 2, endless, *map(with_categories, (9, 1001))]
+    bad = [(of_table, None), (of_table, {}), (of_table, []), (whole, schema)]
+    bad += [(of_table, schema | {"columns": change}) for change in ([], *other)]
+    words = r"does not describe a model|expected float32|more than \d+ lists"
+    for content, change in bad:
+        path.write_bytes(with_schema(content, change))
+        with pytest.raises(StorageError, match=words):
+            minivae.load(path)
+
+
 BOMBS = {  # headers that would take far more memory or time than file
     "lists": b'{"__metadata__":{"minivae":"{}"},"a":[' + b"[]," * 300_000 + b"[]]}",
     "tables": b'{"a":[' + b"{}," * 300_000 + b"{}]}",
@@ -233,6 +310,14 @@ def test_a_model_of_many_features_with_odd_names_is_no_trap(tmp_path):
         tmp_path / "file"
     )
     assert minivae.load(tmp_path / "file").feature_names_in_.tolist() == names
+
+
+def test_a_table_of_many_columns_is_no_trap(tmp_path):
+    """Each column is a table of facts with a list: more of them than a small file may have."""
+    model = tiny("vae", likelihood="mixed", hidden_layer_sizes=(), latent_dim=1, epochs=1)
+    model.fit(np.random.default_rng(0).normal(size=(3, 6000))).save(tmp_path / "file")
+    whole = (tmp_path / "file").read_bytes()
+    assert not refused_or_same(whole, tmp_path / "file", model)
 
 
 def test_more_layers_than_arrays_are_refused_before_they_are_planned(whole, model, tmp_path):
