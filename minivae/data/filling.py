@@ -158,8 +158,7 @@ def _into(cell, word, separator):
     if core.startswith('"') or any(mark in word for mark in (separator, '"', "\n", "\r")):
         word = '"' + word.replace('"', '""') + '"'
     if not core:
-        end = len(cell) - len(cell.rstrip("\r\n"))
-        return cell[: len(cell) - end] + word + cell[len(cell) - end :]
+        return word + cell[len(cell.rstrip("\r\n")) :]
     return cell.replace(core, word, 1)
 
 

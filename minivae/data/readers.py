@@ -19,6 +19,10 @@ from minivae.data.tables import Choice, Table, Unsuitable, check_finite
 DATA_KEYS, LABEL_KEYS = ("X", "x", "data", "train"), ("y", "labels")
 COLUMNS = (read_delimited, read_parquet)  # the readers of tables, whose columns can be chosen
 KINDS = ".npy, .npz, .csv or .tsv (also .gz), .parquet, or IDX (*-ubyte or .idx*, also .gz)"
+PACKED = (
+    "its bytes look like packed bits, eight pixels each; if they are, unpack them first: "
+    "numpy.unpackbits(X, axis=1)"
+)
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -131,9 +135,25 @@ def rows_in(path, choice=Choice()):  # noqa: B008
     table = values_in(path, choice)
     if reader_of(path) not in COLUMNS:
         matrix, labels, shape = checked(path, table.values, table.labels)
-        return table._replace(values=matrix, labels=labels), shape
+        notes = (PACKED,) if shape is None and looks_packed(table.values) else ()
+        return table._replace(values=matrix, labels=labels, notes=notes), shape
     _check_shape(path, table.values)
     return table, None
+
+
+def looks_packed(values):
+    """Whether bytes look like eight pixels each, and not like one pixel of many greys.
+
+    In pictures of two colours neighbours are alike, so most bytes are one run of equal bits: 35 of
+    254 numbers are. In binarised MNIST it is 89 % of those other than 0 and 255, in MNIST 28 %, in
+    Frey Face 7 %.
+    """
+    if values.dtype != np.uint8:
+        return False
+    values = values[:1000]
+    mixed = values[(values > 0) & (values < 255)]
+    runs = [((1 << length) - 1) << start for length in range(1, 8) for start in range(9 - length)]
+    return mixed.size >= 100 and np.isin(mixed, runs).mean() > 0.6
 
 
 def _check_shape(path, values):

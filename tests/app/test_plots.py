@@ -12,6 +12,7 @@ from scipy.special import ndtri
 
 from minivae import plots
 
+pandas = pytest.importorskip("pandas", reason="pandas is not installed")
 RNG = np.random.default_rng(0)
 SHAPE = (3, 4)
 IMAGES = RNG.random((35, 12))
@@ -19,6 +20,15 @@ TABLE = RNG.normal(100.0, 5.0, (50, 7))
 CODES = RNG.normal(size=(50, 2))
 WIDE = RNG.normal(size=(50, 30)) * np.linspace(2, 0.5, 30)
 NAMES = [f"a class with a long name, {k}" for k in range(20)]
+FRAME = pandas.DataFrame({
+    "number": RNG.normal(size=50),
+    "count": RNG.integers(0, 4, 50),
+    "truth": np.arange(50) % 3 == 0,
+    "word": np.resize(["one", "two", "two", "three"], 50),
+    "many words": [f"word {j % 9}" for j in range(50)],
+})  # fmt: skip
+GAPS = FRAME.astype(object).mask(RNG.random((50, 5)) < 0.2)
+MANY = RNG.normal(size=(20, 60))
 HISTORY = {
     "loss": [150.0, 120.0, 110.25],
     "nll": [145.0, 108.0, 95.0],
@@ -50,6 +60,13 @@ EVERY_KIND = {
     "samples of a table": lambda: plots.samples(TABLE),
     "samples beside data": lambda: plots.samples(TABLE, title=LONG, data=TABLE, names=NAMES[:7]),
     "samples beside one column": lambda: plots.samples(TABLE[:, :1], data=TABLE[:, 1:2]),
+    "marginals of words": lambda: plots.marginals(FRAME, FRAME[::-1], title=LONG),
+    "imputed": lambda: plots.imputed(GAPS, FRAME, title="what was missing"),
+    "correlations": lambda: plots.correlations(FRAME, FRAME[:9]),
+    "correlations of many": lambda: plots.correlations(
+        MANY, MANY, [f"the column {j}" for j in range(60)]
+    ),
+    "reconstructions of words": lambda: plots.reconstructions(GAPS, FRAME),
     "manifold": lambda: plots.manifold(lambda Z: np.tile(Z, 6), SHAPE),
     "scatter": lambda: plots.latent_scatter(CODES, np.arange(50) % 20),
     "scatter of long names": lambda: plots.latent_scatter(CODES, np.resize(NAMES, 50)),
@@ -414,6 +431,71 @@ def test_samples_leave_out_what_is_not_finite():
     assert legend(plots.samples(X, data=[[np.nan, np.nan]])) == ["samples"]
 
 
+def bars(ax, part):
+    """{word: share} of the bars of the first or the second table."""
+    n = len(ax.get_yticks())
+    widths = [patch.get_width() for patch in ax.patches[part * n : (part + 1) * n]]
+    return dict(zip([label.get_text() for label in ax.get_yticklabels()], widths, strict=True))
+
+
+def test_marginals_of_words_are_shares_of_the_rows_the_most_frequent_first():
+    figure = plots.marginals(FRAME, FRAME[:10])
+    assert [ax.get_title(loc="left") for ax in figure.axes] == list(FRAME)
+    *_, truth, word, many = figure.axes
+    assert list(bars(word, 0)) == ["two", "one", "three"]  # by all rows of both
+    for part, rows in enumerate([FRAME[:10], FRAME]):  # the data, then the samples
+        for ax, name in (truth, "truth"), (word, "word"):
+            shares = rows[name].astype(str).value_counts(normalize=True)
+            assert bars(ax, part) == pytest.approx({w: shares.get(w, 0) for w in bars(ax, part)})
+        assert sum(bars(many, part).values()) == pytest.approx(1)
+    assert len(bars(many, 0)) == 6 and list(bars(many, 0))[-1] == "4 others"
+    assert legend(figure) == ["data", "samples"]
+
+
+def test_whole_numbers_have_a_bin_each():
+    heights, ends = outline(plots.marginals(FRAME[["count"]]).axes[0].patches[0])
+    assert ends == [-0.5, 3.5]
+    np.testing.assert_allclose(heights, np.bincount(FRAME["count"]) / 50)
+
+
+def test_imputed_shows_the_columns_with_gaps_and_what_is_in_them():
+    X = TABLE.copy()
+    X[[3, 5, 7], 2] = np.nan
+    X[[1, 2], 4] = np.nan
+    figure = plots.imputed(X, TABLE, NAMES[:7])
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "a class with … (3)",
+        "a class with … (2)",
+    ]
+    for ax, j in zip(figure.axes, (2, 4), strict=True):
+        gaps = np.isnan(X[:, j])
+        ends = TABLE[:, j].min(), TABLE[:, j].max()
+        for patch, rows in zip(ax.patches, (~gaps, gaps), strict=True):
+            counts = np.histogram(TABLE[rows, j], bins=21, range=ends)[0]
+            np.testing.assert_allclose(outline(patch)[0], counts / rows.sum())
+    assert legend(figure) == ["known", "filled in"]
+
+
+def test_correlations_are_those_of_pandas():
+    """Of all pairs of known values, with a variable for each word."""
+    shown = [ax.images[0].get_array().filled(np.nan) for ax in plots.correlations(
+        GAPS[["number", "count", "truth", "word"]], FRAME[["number", "count", "truth", "word"]]
+    ).axes[:2]]  # fmt: skip
+    for frame, found in zip([GAPS, FRAME], shown, strict=True):
+        variables = pandas.DataFrame({name: frame[name].astype(float)
+                                      for name in ("number", "count", "truth")})  # fmt: skip
+        for word in sorted(FRAME["word"].unique()):
+            variables[word] = (frame["word"] == word).astype(float).where(frame["word"].notna())
+        # Sums of 50 terms of size 1, of which differences are taken.
+        np.testing.assert_allclose(found, variables.corr(), rtol=0, atol=1e-12)
+
+
+def test_correlations_of_a_constant_column_are_left_out():
+    X = np.column_stack([TABLE[:, :2], np.full(50, 0.1)])
+    found = plots.correlations(X, X).axes[0].images[0].get_array().filled(np.nan)
+    assert np.isnan(found[2]).all() and np.isfinite(found[:2, :2]).all()
+
+
 @pytest.mark.parametrize("n", [1, 4, 5])
 def test_manifold_decodes_the_quantile_midpoints_with_z1_rightwards_and_z2_upwards(n):
     asked = []
@@ -585,6 +667,14 @@ def test_latent_overview_of_many_latents_has_labels_that_do_not_overlap():
         ),
         (ValueError, "data must have 7 col", lambda: plots.samples(TABLE, data=TABLE[:, 1:])),
         (ValueError, "data must be a non-empty", lambda: plots.samples(TABLE, data=TABLE[0])),
+        (
+            ValueError,
+            "equally many columns, got \\[5, 4\\]",
+            lambda: plots.marginals(FRAME, FRAME.iloc[:, 1:]),
+        ),
+        (ValueError, "X must have 7 col", lambda: plots.correlations(TABLE, TABLE[:, 1:])),
+        (ValueError, "one shape", lambda: plots.imputed(TABLE, TABLE[1:])),
+        (ValueError, "no missing value", lambda: plots.imputed(TABLE, TABLE)),
         (ValueError, "2 columns.*latent_overview", lambda: plots.latent_scatter(TABLE)),
         (ValueError, "3 columns.*latent_scatter", lambda: plots.latent_overview(CODES)),
         (ValueError, "kl must be 7 finite", lambda: plots.latent_overview(TABLE, [1.0])),

@@ -22,7 +22,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "runs.md"
 
 @pytest.mark.parametrize(
     ("run", "more"),
-    [("images", {"means.png", "manifold.png", "latent.png"}), ("table", {"latent.png"})],
+    [
+        ("images", {"means.png", "manifold.png", "latent.png"}),
+        ("table", {"latent.png", "correlations.png"}),
+    ],
 )
 def test_train_leaves_the_model_the_history_and_pictures(run, more, request):
     folder = request.getfixturevalue(run)
@@ -102,6 +105,7 @@ def test_defaults_and_options_are_those_of_the_estimator(family):
     written = {
         "whole": ("7", 7), "real": ("0.25", 0.25), "sizes": ("7,6", (7, 6)),
         "schedule": ("3:0.5,1:0.25", ((3, 0.5), (1, 0.25))), "device": ("cuda:1", "cuda:1"),
+        "schema": ('a=real,"b, c=category"', {"a": "real", "b, c": "category"}),
     }  # fmt: skip
     table, said, expected = models.find(family).SETTINGS, [], {}
     for name in estimator.keys() - {"random_state", "verbose"}:
@@ -208,7 +212,7 @@ def test_overwrite_replaces_a_run_and_nothing_else(copy, files, capsys):
     assert call(capsys, *train, "--latent-dim", 3, "--overwrite")[0] == 0
     after = contents(copy)
     # The pictures of images would now be of another model.
-    assert after.keys() == ALWAYS | {"latent.png", "notes.txt", "codes.npy"}
+    assert after.keys() == ALWAYS | {"latent.png", "correlations.png", "notes.txt", "codes.npy"}
     assert {name for name in after if after[name] == before[name]} == {"notes.txt", "codes.npy"}
 
 
