@@ -71,7 +71,7 @@ def test_a_model_gets_the_pictures_that_it_can_have(run, folder):
     _, out, _ = run
     model, data = loaded(out), datasets.load(folder / "bits.npy")
     names = {name for name, _ in pictures.of(model, data, 0)}
-    expected = {"learning_curve.png", "samples.png"}
+    expected = {"learning_curve.png", "samples.png", "correlations.png"}
     expected |= {"reconstructions.png"} if hasattr(model, "reconstruct") else set()
     assert names == expected | ({"latent.png"} if hasattr(model, "transform") else set())
     assert names <= set(runs.PICTURES)
