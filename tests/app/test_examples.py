@@ -1,8 +1,11 @@
-"""examples/gradient_by_hand.py: its formulas, minivae and finite differences agree."""
+"""What the examples claim, of smaller runs where theirs take minutes; and gradient_by_hand.py: its
+formulas, minivae and finite differences agree."""
 
 import re
 import runpy
 from pathlib import Path
+
+import numpy as np
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -23,9 +26,9 @@ def test_every_number_by_hand_is_that_of_minivae(capsys):
     assert 0 < found["expected"] - found["fall"] < 0.05 * found["expected"]  # of the second order
 
 
-def run(name, tmp_path, monkeypatch):
+def run(name, tmp_path, monkeypatch, *arguments):
     """What an example leaves behind, with its picture in a file of its own."""
-    monkeypatch.setattr("sys.argv", [name, str(tmp_path / "picture.png")])
+    monkeypatch.setattr("sys.argv", [name, str(tmp_path / "picture.png"), *arguments])
     found = runpy.run_path(str(EXAMPLES / name))
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     return found
@@ -54,3 +57,40 @@ def test_an_encoder_is_worth_thousands_of_draws(tmp_path, monkeypatch):
     assert (prior[1:] > prior[:-1]).all() and encoder[-1] > encoder[0]
     assert best - encoder[counts.index(16)] < best - prior[counts.index(1024)]
     assert abs(encoder[-1] - best) < 0.2 < best - prior[counts.index(256)]
+
+
+def test_a_vae_fills_in_better_than_the_mean_and_at_half_missing_better_than_others(
+    tmp_path, monkeypatch
+):
+    """Wine, one seed: the example's own numbers of it are further apart than its seeds are."""
+    found = run("impute_tables.py", tmp_path, monkeypatch, "1", "wine")
+    mean, knn, iterative, vae = found["errors"]["wine"][:, :, 0].T
+    assert (vae < mean).all() and vae[-1] < min(knn[-1], iterative[-1])
+
+
+def test_broken_correlations_are_found(tmp_path, monkeypatch):
+    """One seed. Permuting moves no column's values, so a look at columns alone finds less."""
+    found = run("find_outliers.py", tmp_path, monkeypatch, "1")
+    assert found["auc"]["VAEOutlierDetector"][0] > 0.98 > found["auc"]["IsolationForest"][0] + 0.1
+    X, is_outlier = found["broken"](0)
+    as_measured = found["StandardScaler"]().fit_transform(found["load_breast_cancer"]().data)
+    assert (X != as_measured).any(axis=1)[is_outlier].all()
+    assert (np.sort(X, axis=0) == np.sort(as_measured, axis=0)).all()
+
+
+def test_the_codes_of_digits_keep_their_classes(tmp_path, monkeypatch):
+    """After 10 passes codes are far better than one of ten classes by chance, and the least beta
+    keeps more in them than beta = 1 does."""
+    found = run("embed_digits.py", tmp_path, monkeypatch, "10")
+    assert min(np.mean(accuracy) for accuracy in found["accuracy"].values()) > 0.5
+    assert found["by_folds"][0] > found["by_folds"][-1]
+
+
+def test_added_digits_are_like_those_of_their_class(tmp_path, monkeypatch):
+    found = run("augment_digits.py", tmp_path, monkeypatch, "1", "10")
+    assert (found["found"] > 0.7).all()
+    for images, classes in found["made"]:
+        assert images.shape == (len(classes), 64) and (np.bincount(classes) == 40).all()
+    moved, classes = found["shifted"](np.eye(64), np.arange(64))
+    for image, pixel in zip(moved[:64], classes[:64], strict=True):  # by one to the left
+        assert image.sum() == (pixel % 8 > 0) and image[pixel - 1] == (pixel % 8 > 0)

@@ -20,7 +20,8 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Parameters
     ----------
     vae : VAE with missing="mask", default None
-        What is trained, a clone of it. None is VAE(10, likelihood="mixed", missing="mask").
+        What is trained, a clone of it. None is VAE(10, hidden_layer_sizes=(64,),
+        likelihood="mixed", missing="mask", objective="iwae", n_importance=5).
     n_samples : int, default 1000
         Draws of z for each row.
     random_state : int, RandomState or None, default None

@@ -16,7 +16,7 @@ class VAEOutlierDetector(OutlierMixin, BaseEstimator):
     Parameters
     ----------
     vae : VAE, default None
-        What is trained, a clone of it. None is VAE(10, likelihood="mixed", missing="mask").
+        What is trained, a clone of it. None is what it is to VAEImputer.
     contamination : float in (0, 0.5], default 0.1
         The share of the rows of `fit` that are outliers.
     n_samples : int, default 100
