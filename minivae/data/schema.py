@@ -253,20 +253,22 @@ class Schema:
 def _by_number(given, names):
     """{number of a column: kind} of {name or number: kind}."""
     if not isinstance(given, dict):
-        raise TypeError(f"the kinds must be a dict, {{column: kind}}, got {given!r}")
+        raise TypeError(f"schema must be a dict, {{column: kind}}, got {given!r}")
     places, numbers = {name: j for j, name in enumerate(names)}, {}
     if names == list(range(len(names))):  # "0" is what a file makes of 0, "x1" the commands' name
         places |= {word: j for j in names for word in (str(j), f"x{j + 1}")}
     for name, kind in given.items():
         if not isinstance(kind, str) or kind not in KINDS:
-            raise ValueError(f"{label(name)} must be of one of {', '.join(KINDS)}, got {kind!r}")
+            raise ValueError(
+                f"schema: {label(name)} must be of one of {', '.join(KINDS)}, got {kind!r}"
+            )
         j = places.get(name, name)
         if not isinstance(j, Integral) or isinstance(name, bool) or not 0 <= j < len(names):
             raise ValueError(
-                f"a kind is given for {label(name)}, which X has not: it has "
+                f"schema: a kind is given for {label(name)}, which X has not: it has "
                 f"{', '.join(map(repr, names[:10]))}{', ...' if len(names) > 10 else ''}"
             )
         if j in numbers:
-            raise ValueError(f"two kinds are given for {label(names[j])}")
+            raise ValueError(f"schema: two kinds are given for {label(names[j])}")
         numbers[int(j)] = kind
     return numbers

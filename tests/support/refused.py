@@ -33,6 +33,9 @@ from worlds import (
     mapped,
     no_compiler,
     no_gpu,
+    of_named_table,
+    of_schema,
+    of_table,
     other_architecture,
     removed_folder,
     reordered_held_out,
@@ -65,6 +68,7 @@ def sparse_halves(df):
 
 
 MASKED = np.ma.masked_array(X, mask=X > 0.9)
+AGAIN = ("partial_fit", "use", "X_valid")  # after a fit, which may make another model of other data
 NEW = "train X.npy --model {family} --out new "
 REFUSED = [  # what is given; to which models; what the message names; the exception; the message;
     # ways to give it
@@ -149,6 +153,43 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         "values from 0 to 1.8", give(in_parts([0.9, 0.9]))),
     ("a data frame whose column names are words and numbers", ALL, "X", TypeError, "'int', 'str'",
         give(frame(lambda df: df.set_axis(["a", 1, "c", "d", "e"], axis=1)), names=["fit"])),
+
+    ("a table of which nothing is known", VAES, "X", ValueError, "no column to learn of .*all miss",
+        of_table(lambda rows: np.full(rows.shape, np.nan), ("fit",), schema=None)),
+    ("a table with a category, or one of two values, that was not in fit", VAES, "X", ValueError,
+        "in row 3 of column (4|5), expected .*no other value was in the table",
+        of_table({(3, 4): "purple"}, AGAIN) + of_table({(3, 5): "perhaps"}, AGAIN)),
+    ("a table with a word in a column of numbers", VAES, "X", ValueError,
+        "'tall' in row 3 of column 0, expected a number", of_table({(3, 0): "tall"}, AGAIN)),
+    ("a table with a negative count, or one that is not whole", VAES, "X", ValueError,
+        "row 3 of column 2, expected a whole number, 0 or greater",
+        of_table({(3, 2): -1.0}) + of_table({(3, 2): 0.5})),
+    ("a table with 0 or less in a positive column", VAES, "X", ValueError,
+        "row 3 of column 1, expected a number greater than 0",
+        of_table({(3, 1): 0.0}) + of_table({(3, 1): -2.0})),
+    ("a table with infinity, or numbers beyond 1e300", VAES, "X", ValueError,
+        "row 3 of column 0, expected a number within",
+        of_table({(3, 0): np.inf}) + of_table({(3, 0): -np.inf}) + of_table({(3, 0): 1e301})),
+    ("a table with a column of dates", VAES, "X", ValueError,
+        "X has dates or times .* in column 0",
+        of_table({(3, 0): datetime.date(2020, 1, 1)})),
+    ("a table with a column too few or too many", VAES, "X", ValueError, "X has (6|8) features",
+        of_table(lambda rows: rows[:, :6], ("partial_fit", "use"))
+        + of_table(lambda rows: np.hstack([rows, rows[:, :1]]), ("partial_fit", "use"))),
+    ("a table with its columns in another order, as a data frame", VAES, "feature names",
+        ValueError, "same order", of_named_table(lambda df: df[list("bacdefg")])),
+    ("a table with two columns of one name, as a data frame", VAES, "X", ValueError,
+        "'a'", of_named_table(lambda df: df.set_axis(list("aacdefg"), axis=1), ("fit",))),
+    ("schema: a kind that is unknown", VAES, "schema", ValueError,
+        "column 0 must be of one of real, .*got 'best'", of_schema({0: "best"})),
+    ("schema: a column that is not there", VAES, "schema", ValueError,
+        "a kind is given for column ('z'|7), which X has not",
+        of_schema({"z": "real"}) + of_schema({7: "real"})),
+    ("schema: a kind that the column cannot be of", VAES, "X", ValueError,
+        "column (4|0|6)", of_schema({4: "real"}) + of_schema({0: "count"})
+        + of_schema({6: "binary"})),
+    ("schema: with another likelihood", VAES, "schema", ValueError, "goes with likelihood=",
+        use(("fit",), schema={0: "real"}, likelihood="gaussian")),
 
     ("latent_dim: 0, a fraction or True", VAES, "latent_dim", ValueError,
         "be .* [Gg]ot (0|2.5|True)",
@@ -255,6 +296,16 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
     ("n_samples of elbo or score_samples: 0 or a fraction", VAES, "n_samples", ValueError,
         "positive integer, got (0|2.5)", call(
         lambda w: w.model.elbo(X, 0), lambda w: w.model.score_samples(X, 2.5))),
+    ("impute, where no values may be missing", VAES, "impute|missing", ValueError,
+        'impute needs missing="mask", got missing=\'error\': fit a model with that',
+        call(lambda w: w.model.impute(X))),
+    ("n_draws or n_samples of impute: 0 or a fraction", VAES, "n_draws|n_samples", ValueError,
+        "positive integer, got (0|2.5)", call(
+        lambda w: w.model.impute(X, 0), lambda w: w.model.impute(X, 2.5),
+        lambda w: w.model.impute(X, n_samples=0))),
+    ("augment with classes of another number of rows", VAES, "y", ValueError,
+        r"y has shape \(5,\), expected a class for each row of X: \(24,\)",
+        call(lambda w: w.model.augment(X, np.zeros(5)))),
     ("n_chains, n_temperatures or n_leapfrog of ais: 0 or a fraction", VAES, "n_", ValueError,
         "n_(chains|temperatures|leapfrog) must be a positive integer, got (0|2.5)", call(
         lambda w: w.model.ais(X, 0), lambda w: w.model.ais(X, n_temperatures=2.5),

@@ -14,6 +14,7 @@ from unittest import mock
 import numba
 import numpy as np
 import pytest
+from families import SCHEMA, table
 from safetensors.numpy import save_file
 from shell import options_of
 from tiny import reshaped, tiny
@@ -222,6 +223,44 @@ def frame(change=lambda df: df, **columns):
         return change(good.astype(columns.pop("dtype", "f4")).assign(**columns))
 
     return make
+
+
+def of_table(change=lambda rows: rows, names=("fit", "partial_fit", "use", "X_valid"), **settings):
+    """As X to a model that was fitted to a table, the table with a change: a function, or values
+    for some (row, column)."""
+
+    def way(name, w):
+        mixed = dict(likelihood="mixed", missing="mask", schema=SCHEMA) | settings
+        rows = table(24)
+        w.model = w.new(**mixed).fit(rows)
+        if callable(change):
+            rows = change(rows)
+        else:
+            for place, value in change.items():
+                rows[place] = value
+        if name == "X_valid":
+            return partial(w.model.fit, table(24), X_valid=rows)
+        return partial(getattr(w.model, {"use": "transform"}.get(name, name)), rows)
+
+    return [partial(way, name) for name in names]
+
+
+def of_named_table(change, names=("partial_fit", "use")):
+    """The same with data frames, whose columns are called a, b, ..., g."""
+
+    def way(name, w):
+        pd = pytest.importorskip("pandas", reason="pandas is not installed")
+        df = pd.DataFrame(table(24), columns=list("abcdefg")).infer_objects()
+        w.model = w.new(likelihood="mixed", missing="mask").fit(df)
+        return partial(getattr(w.model, {"use": "impute"}.get(name, name)), change(df))
+
+    return [partial(way, name) for name in names]
+
+
+def of_schema(schema):
+    """As the kinds of a table's columns, which a model is to be fitted with."""
+    settings = dict(likelihood="mixed", missing="mask", schema=schema)
+    return [lambda w: partial(w.model.set_params(**settings).fit, table(24))]
 
 
 def with_NA(df):
