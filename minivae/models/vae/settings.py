@@ -16,7 +16,7 @@ SUITED = {
         "missing": "mask",
         "objective": "iwae",
         "n_importance": 5,
-    },  # fmt: skip
+    },
 }
 SETTINGS = {
     "latent_dim": whole(2, "Z, the number of latent variables"),
