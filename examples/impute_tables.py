@@ -3,8 +3,8 @@
     python impute_tables.py [PICTURE] [SEEDS] [TABLE ...]
 
 Of (breast) cancer, wine and diabetes, standardised, each value is hidden with probability 10, 30 or
-50 %. All imputers see the same holes, of as many seeds (5). The number is the root mean square error
-of the hidden values, in standard deviations of their columns: 1 is what filling in the true mean of
+50 %. All imputers see the same holes, of as many seeds (5). The number is the root mean square error of
+the hidden values, in standard deviations of their columns: 1 is what filling in the true mean of
 each column would give.
 """
 
