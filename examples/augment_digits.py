@@ -6,6 +6,10 @@ Of 1,797 digits of 8 x 8 pixels, 70 % to learn from and 30 % to test on, only 5 
 have their labels. A support vector machine learns from these; from these and their four shifts by
 one pixel; and from these and as many rows of `vae.augment`. One VAE has seen the labelled rows
 only; the other one all rows to learn from, without labels, so it knows more than shifts do.
+
+On 2026-11-25 shifts won, and neither VAE helped for sure. Accuracy with 5 and 10 labels a class: no
+rows added 0.854 and 0.911, shifts 0.899 and 0.931, the VAE of the labelled 0.838 and 0.912, that of
+all rows 0.858 and 0.907.
 """
 
 import sys

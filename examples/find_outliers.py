@@ -5,7 +5,8 @@
 Breast cancer, 569 rows of 30 measurements, which are correlated. In a tenth of the rows each
 column's values are permuted among these rows, so no column's values change. All detectors are
 fitted on all rows, outliers too, without a label. The number is the area under the ROC curve (AUC):
-how often an outlier gets a worse score than another row. 0.5 is chance.
+how often an outlier gets a worse score than another row. 0.5 is chance. On 2026-11-25:
+IsolationForest 0.760, PCA 0.982, FactorAnalysis 0.987, VAEOutlierDetector 0.998.
 """
 
 import sys

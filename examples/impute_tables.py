@@ -3,9 +3,17 @@
     python impute_tables.py [PICTURE] [SEEDS] [TABLE ...]
 
 Of (breast) cancer, wine and diabetes, standardised, each value is hidden with probability 10, 30 or
-50 %. All imputers see the same holes, of as many seeds (5). The number is the root mean square error of
-the hidden values, in standard deviations of their columns: 1 is what filling in the true mean of
-each column would give.
+50 %. All imputers see the same holes, of so many seeds (5). The number is the root mean square
+error of the hidden values, in standard deviations of their columns: 1 is what filling in the true
+mean of each column would give. All imputers are as they come. Errors on 2026-11-25:
+
+    share hidden         mean   KNNImputer   IterativeImputer   VAEImputer
+    cancer    10 %      1.002        0.549              0.347        0.398
+    cancer    50 %      1.015        0.748              0.569        0.520
+    wine      10 %      1.001        0.727              0.727        0.712
+    wine      50 %      1.006        0.901              0.887        0.795
+    diabetes  10 %      1.004        0.802              0.662        0.718
+    diabetes  50 %      1.008        0.997              0.893        0.849
 """
 
 import sys
