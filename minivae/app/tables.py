@@ -5,11 +5,13 @@ import io
 
 import numpy as np
 
+from minivae.app.options import shown
 from minivae.data import datasets
 from minivae.data.tables import Table, framed
 from minivae.files import storage
 
 SHOWN = 20  # lines on columns, at most
+LEAST_ROWS, FEW_ROWS = 20, 2000  # of a table with few rows, of which some can be held out
 
 
 def load(facts, model=None):
@@ -56,7 +58,18 @@ def suit(model, data, given):
         first += f", {count(len(schema.left_out), 'column')} left out"
     told = {**model.SUITED.get("table", {}), **gaps}
     first += "; " + ", ".join(f"{name} {getattr(model, name)}" for name in told)
-    return [first, *few(schema.describe(data.names or numbered(len(schema.columns))))]
+    described = schema.describe(data.names or numbered(len(schema.columns)))
+    return [first, *suit_few(model, len(data.train), given), *few(described)]
+
+
+def suit_few(model, n_rows, given):
+    """Settings for a table of few rows, for a new model, unless they are among those given; a line
+    on them."""
+    settings = {n: v for n, v in model.SUITED.get("few rows", {}).items() if n not in given}
+    if not settings or not LEAST_ROWS <= n_rows < FEW_ROWS:
+        return []
+    model.set_params(**settings)
+    return ["few rows: " + ", ".join(f"{name} {shown(v)}" for name, v in settings.items())]
 
 
 def few(lines):

@@ -36,7 +36,7 @@ class Model(Callbacks, BaseEstimator):
 
     program = None
     SETTINGS = {}
-    SUITED = {}  # {"table", "gaps" or "imputing": settings that suit such data, or that use}
+    SUITED = {}  # {"table", "few rows", "gaps" or "imputing": settings for such data, or that use}
     score_kind = None
     likelihood_in_words = "a Bernoulli likelihood"  # where x must lie in [0, 1]
     instead_of_bernoulli = ""  # for other data than that, as the end of a sentence

@@ -6,6 +6,16 @@ from minivae.models.vae.likelihoods import LIKELIHOODS
 
 SUITED = {
     "table": {"likelihood": "mixed"},
+    # At a rate of 1e-3 Adam moves a noise_logvar by about 3 in 3,000 updates, and columns that
+    # others nearly determine want less noise; more units learn some hundred rows by heart; and no
+    # number of passes suits all tables (benchmarks/NOTES.md).
+    "few rows": {
+        "hidden_layer_sizes": (32,),
+        "learning_rate": 5e-3,
+        "batch_size": 32,
+        "validation_fraction": 0.1,
+        "patience": 100,
+    },
     "gaps": {"missing": "mask"},
     # Tables are small: 64 hidden units fit them where 400 begin to repeat them. Of a row with holes
     # q(z|x) is a poor posterior, and a bound of 5 draws asks less of it than the ELBO does.
