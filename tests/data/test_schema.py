@@ -569,7 +569,7 @@ def test_frames_that_do_not_fit_are_refused(pd, pl):
         schema.decode(np.zeros((1, 3)))
     with pytest.raises(ValueError, match='how must be "mean" or "draw", got \'mode\''):
         schema.decode(np.zeros((1, 2)), "mode")
-    with pytest.raises(TypeError, match="the kinds must be a dict"):
+    with pytest.raises(TypeError, match="schema must be a dict"):
         Schema.infer(GOOD, "real")
 
 
