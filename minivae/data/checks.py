@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils import check_array
 
-from minivae.data.rows import mapped, parts
+from minivae.data.rows import mapped, parts, streamed
 from minivae.engine.graph import on_gpu
 from minivae.engine.machine import parse_device
 
@@ -279,10 +279,30 @@ def warn_of_grey(X):
         )
 
 
+def warn_of_unlike(X, X_valid):
+    """Warn where most columns of held-out rows lie mostly outside the range that X has: their score
+    would be that of other data, as behind a scaler that X alone has passed."""
+    if streamed(X) or streamed(X_valid):
+        return
+    low, high = np.fmin.reduce(X, axis=0), np.fmax.reduce(X, axis=0)
+    outside = ((X_valid < low) | (X_valid > high)).mean(axis=0) > 0.5
+    if outside.mean() > 0.5:
+        j = int(outside.argmax())
+        warnings.warn(
+            f"{outside.sum()} of {len(outside)} columns of X_valid lie outside those of X, such as "
+            f"column {j}: from {np.nanmin(X_valid[:, j]):.4g} to {np.nanmax(X_valid[:, j]):.4g}, "
+            f"and in X from {low[j]:.4g} to {high[j]:.4g}. Was X scaled, and X_valid not? A "
+            "pipeline does not transform X_valid: validation_fraction holds out rows of X instead.",
+            UserWarning,
+            stacklevel=_levels_to_the_caller(),
+        )
+
+
 def _levels_to_the_caller():
-    """How far up, as `warnings.warn` in the calling function counts, minivae was called from."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_globals.get("__name__", "").partition(".")[0] == "minivae" and frame.f_back:
+    """How far up, as `warnings.warn` in the calling function counts, minivae was called from, if
+    scikit-learn is not counted."""
+    level, frame, ours = 1, sys._getframe(1), ("minivae", "sklearn")
+    while frame.f_globals.get("__name__", "").partition(".")[0] in ours and frame.f_back:
         level, frame = level + 1, frame.f_back
     return level
 

@@ -39,6 +39,8 @@ def split(model, X, X_valid):
     """(rows of X to train on, rows held out or None), which are X and X_valid where that is given,
     else parts of X as the model's validation_fraction says. They depend on the seed alone."""
     held_out = checking.n_held_out(model, X.shape[0])
+    if X_valid is not None:
+        checks.warn_of_unlike(X, X_valid)
     if X_valid is not None or not held_out:
         return X, X_valid
     order = shuffled(X.shape[0], model.seed_, 0, STREAM_HELD_OUT)

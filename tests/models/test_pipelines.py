@@ -191,3 +191,12 @@ def test_a_callback_may_end_the_training(name):
     with pytest.raises(ValueError, match="NaN"):
         model.fit(X * np.nan)
     assert "_callback_fit_ctx" not in vars(model)
+
+
+def test_held_out_rows_that_a_pipeline_did_not_scale_are_noticed():
+    train, held_out = np.random.default_rng(3).normal(50, 10, (2, 60, 5))
+    pipe = make_pipeline(StandardScaler(), clone(SMALL["vae"]))
+    with pytest.warns(UserWarning, match="5 of 5 columns of X_valid lie outside") as told:
+        pipe.fit(train, vae__X_valid=held_out)
+    assert told[0].filename == __file__
+    pipe[-1].fit(train, X_valid=held_out)  # where a warning would be an error
