@@ -25,6 +25,9 @@ REAL, BOUNDED, GREY, BINARY, COUNT, CATEGORY = range(6)
 BINARIZE = (None, "threshold", "stochastic")
 KEEP, THRESHOLD, STOCHASTIC = range(3)
 
+PRIORS = ("logistic", "normal")  # of the codes of a flow
+LOGISTIC, NORMAL = range(2)
+
 PRECISIONS = ("float32", "tf32")  # of a GPU's products of float32 matrices
 
 OPTIMIZERS = ("sgd", "adagrad", "adam")
@@ -39,6 +42,10 @@ STREAM_SAMPLE_UNIFORM, STREAM_IMPUTATION, STREAM_HELD_OUT = range(11, 14)
 # A log-variance is held within +-LOGVAR_BOUND before exp, so that float32 never overflows:
 # exp(30) is 1e13, and its square still fits. Outside, the gradient is 0.
 LOGVAR_BOUND = 30.0
+
+# An affine coupling scales by e^s with |s| <= LOG_SCALE_BOUND, so that no number of them that is in
+# use leaves float32: eight, which change each half four times, by e^8 = 3,000 at most.
+LOG_SCALE_BOUND = 2.0
 
 # The rate of a count is exp of what a network says; from this logarithm on, its tangent: float32
 # does not overflow, and a rate that is far too large is still pulled back.

@@ -10,7 +10,7 @@ import importlib
 from types import ModuleType
 
 SUBJECTS = ("dense", "posterior", "likelihoods", "random", "optimizers", "batch", "sequence",
-            "chains")  # fmt: skip
+            "chains", "couplings")  # fmt: skip
 
 
 def _kernels(side):

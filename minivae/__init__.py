@@ -13,6 +13,7 @@ import importlib
 _HOMES = {
     "VAE": "models.vae.estimator",
     "NADE": "models.nade",
+    "Flow": "models.flow",
     "LinearGaussian": "models.linear_gaussian",
     "VAEImputer": "models.vae.imputer",
     "VAEOutlierDetector": "models.vae.outliers",

@@ -6,13 +6,15 @@ from minivae.data.rows import fetch
 from minivae.evaluation.blocks import for_blocks
 from minivae.kernels import STREAM_EVALUATION, STREAM_PIXELS
 
+NOISE = {"eps": "random_normal", "noise": "random_uniform"}  # by the name of its region
+
 
 def mean_terms(session, X, binarize, seed, n_samples=1):
     """{term: mean of each row (n,) over n_samples draws}, float64, in nats.
 
-    What is drawn is the noise of a model with latent variables, and the pixels of data that are
-    binarised at random: draw s of row i is a function of (seed, s, i). Without either, every draw
-    is the same.
+    What is drawn is a model's noise, normal in the region eps and uniform in the region noise, and
+    the pixels of data that are binarised at random: draw s of row i is a function of (seed, s, i).
+    Without any, every draw is the same.
     """
     totals = np.zeros((len(session.layout.terms), X.shape[0]))
 
@@ -22,10 +24,10 @@ def mean_terms(session, X, binarize, seed, n_samples=1):
         for draw in range(n_samples):
             session.load_x(batch)
             session.binarize(x, binarize, seed, STREAM_PIXELS, draw, rows.start)
-            if "eps" in session.layout.regions:
-                eps = session.view("eps", batch.B)
-                first = rows.start * session.layout.regions["eps"].repeat
-                session.k.random_normal(seed, STREAM_EVALUATION, draw, first, eps)
+            for name in NOISE.keys() & session.layout.regions.keys():
+                first = rows.start * session.layout.regions[name].repeat
+                fill = getattr(session.k, NOISE[name])
+                fill(seed, STREAM_EVALUATION, draw, first, session.view(name, batch.B))
             session.program.terms_pass(session.task, batch)
             totals[:, rows] += session.download(session.terms(batch.B))
 

@@ -5,6 +5,7 @@ import importlib
 MODELS = {
     "vae": "minivae.models.vae.estimator:VAE",
     "nade": "minivae.models.nade:NADE",
+    "flow": "minivae.models.flow:Flow",
 }
 
 
