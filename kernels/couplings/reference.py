@@ -99,9 +99,9 @@ def prior_nll(y, log_scale, log_det, log_volume, prior, scale, z, nll, dy, dlog_
     """The last layer z_j = y_j e^s_j, and nll_i = -ln p(u_i) - log_volume in nats.
 
     y, z (B, D), log_scale (D,), log_det (B, L) of the couplings below, nll (B,). With the layer's
-    own ln |det| = sum_j s_j (Dinh et al. 2014, their equation 12) and independent codes,
+    own ln |det| = sum_j s_j (Dinh et al. 2014) and independent codes, rho = -ln of their density,
 
-        nll = sum_j [rho(z_j) - s_j] - sum_l log_det_l - log_volume,   rho = -ln of the prior's density:
+        nll = sum_j [rho(z_j) - s_j] - sum_l log_det_l - log_volume;
 
         LOGISTIC  e^-z / (1 + e^-z)^2:  rho = softplus(z) + softplus(-z) = |z| + 2 ln(1 + e^-|z|),
                   rho' = tanh(z / 2)

@@ -66,7 +66,8 @@ def definitions(dtype):
                  TANH=TANH, SIGMOID=SIGMOID, SOFTPLUS=SOFTPLUS, STEP=STEP, POSITION=POSITION,
                  FAILED=FAILED, LOGVAR_BOUND=LOGVAR_BOUND, NEGLIGIBLE=NEGLIGIBLE,
                  LOG_2PI=math.log(2 * math.pi), LOG_RATE_BOUND=LOG_RATE_BOUND,
-                 LOG_SCALE_BOUND=LOG_SCALE_BOUND, NORMAL=NORMAL, COUNT_STEPS=COUNT_STEPS, EPSILON=np.finfo(dtype).eps)  # fmt: skip
+                 LOG_SCALE_BOUND=LOG_SCALE_BOUND, NORMAL=NORMAL, COUNT_STEPS=COUNT_STEPS,
+                 EPSILON=np.finfo(dtype).eps)  # fmt: skip
     names |= {f"KIND_{kind.upper()}": code for code, kind in enumerate(KINDS)}
     return {name: str(value) for name, value in names.items()}
 

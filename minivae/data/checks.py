@@ -224,6 +224,14 @@ def check_values(X, model, dtype, labels, name="X"):
     return X
 
 
+def check_codes(Z, width, what, dtype):
+    """Z as an array (n, width) of dtype; ValueError for another width. what: a column is of."""
+    Z = as_array(Z, "Z", dtype=dtype, order="C")
+    if Z.shape[1] != width:
+        raise ValueError(f"Z has {Z.shape[1]} columns, expected one per {what}: {width}")
+    return Z
+
+
 def check_something(X, model, name):
     """Raise where X may have NaN and has nothing else: of that nothing can be learned."""
     if (

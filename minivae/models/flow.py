@@ -1,60 +1,46 @@
 """Flow, nonlinear independent components by couplings (NICE, RealNVP: Dinh et al. 2014, 2016).
 
-An invertible f maps u to codes z = f(u) of as many columns, which are independent. By the change of
-variables the density of u is exact,
+An invertible f maps u to codes z = f(u) of as many columns, independent of each other. By the
+change of variables the density of u is exact, and x is drawn by u = f^-1(z):
 
-    ln p(u) = sum over j of ln p(z_j) + ln |det dz/du|,
+    ln p(u) = sum over j of ln p(z_j) + ln |det dz/du|
 
-and x is drawn by u = f^-1(z). The columns of u are two halves, v_0 those with an even and v_1 those
-with an odd number: neighbouring pixels of an image, so that each half says much of the other one.
-Coupling l changes one half by a dense net of the other one,
-
-    v_(l+2) = v_l * exp(s_l(v_(l+1))) + t_l(v_(l+1)),
-
-in turn, for l = 0, ..., L - 1; "additive" leaves s_l = 0. The codes are the last two halves, put
-together, times e^s with a learned s for each column.
+The columns of u are two halves, v_0 those with an even and v_1 those with an odd number: each half
+has the neighbours of the other one. Coupling l = 0, ..., L - 1 changes one half by a net of the
+other one: v_(l+2) = v_l exp(s_l(v_(l+1))) + t_l(v_(l+1)); "additive" leaves s_l = 0. The codes are
+the last two halves, put together, times e^s with a learned s for each column.
 
     loss = mean over rows of nll,   nll = -ln p(u) + D ln levels
 
 From x to u. A density of values that are few grows without bound, once it gathers on them. So each
-x, rounded to one of `levels` levels k / (levels - 1), is spread over a cell of its own:
-u = (k + noise) / levels, noise uniform on (0, 1) and new at every use. The model's probability of
-the levels of a row is that of its cell, whose volume is levels^-D, and by Jensen's inequality
+x, rounded to one of `levels` levels k / (levels - 1), is spread over a cell of its own: u =
+(k + noise) / levels, noise uniform on (0, 1) and new at every use. The model's probability of a
+row's levels is that of its cell, of volume levels^-D, and by Jensen's inequality
 
-    ln P(k) = ln integral over the cell of p(u) du = ln E[p(u)] - D ln levels
-           >= E[ln p(u)] - D ln levels = -E[nll]                    (Theis et al. 2016, equation 2),
+    ln P(k) = ln E[p(u)] - D ln levels >= E[ln p(u)] - D ln levels = -E[nll]
 
-E over the noise: the loss is an upper bound of -ln P(k). Without dequantisation u is x, its volume
-is not counted, and nll = -ln p(x) is exact: of a density, which may be below 0.
+over the noise (Theis, van den Oord and Bethge 2016): the loss is an upper bound of -ln P(k).
+Without dequantisation u is x, and nll = -ln p(x) is exact: of a density, which may be below 0.
 
-The gradient. `prior_nll` in kernels/couplings/reference.py gives that by the last two halves, and
-`coupling_backward` goes one coupling down: from dv_(l+2) to dv_l and to the gradient by the net's
-output. v_(l+1) is read by the net of coupling l and changed by coupling l + 1, so its gradient is
-the sum of two. What the family pays: f keeps all D columns, so that no code is smaller than x.
+`prior_nll` in kernels/couplings/reference.py derives the gradient by the last two halves, and
+`coupling_backward` that of one coupling: from dv_(l+2) to dv_l and to the net's output. v_(l+1) is
+read by the net of coupling l and changed by coupling l + 1, so its gradient is the sum of two.
+What the family pays: f keeps all D columns, so that no code is smaller than x.
 """
 
 import math
 import sys
+from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from minivae.data import checks
-from minivae.data.rows import fetch
 from minivae.engine import net
 from minivae.engine.layout import Net, Region
 from minivae.engine.task import column, load_rows, region, share
-from minivae.evaluation.blocks import for_blocks
-from minivae.kernels import (
-    ACTIVATIONS,
-    IDENTITY,
-    NORMAL,
-    PRIORS,
-    STREAM_POSTERIOR,
-    STREAM_PRIOR,
-    STREAM_SCORE,
-)
+from minivae.evaluation import codes
+from minivae.kernels import ACTIVATIONS, IDENTITY, NORMAL, PRIORS, STREAM_POSTERIOR, STREAM_PRIOR
 from minivae.kernels.tables import reference as k
 from minivae.models import tables
 from minivae.models.base import Model
@@ -64,7 +50,6 @@ NAME = "flow"
 TERMS = ("nll",)
 SCORE = ("log_likelihood", "ln p(x)")
 COUPLINGS = ("affine", "additive")
-MOST_LEVELS = 2**16  # float32 has 24 bits: 16 of the level, 8 of the noise
 
 
 class Coupling(NamedTuple):
@@ -75,8 +60,8 @@ class Coupling(NamedTuple):
     dx: Region
     y: Region  # (B, h) v_(l+2)
     dy: Region
-    dother: Region  # (B, D - h) the gradient by v_(l+1), all of it
-    dread: Region  # (B, D - h) the part of it that comes from the net
+    dother: Region  # (B, D - h) by v_(l+1)
+    dread: Region  # (B, D - h) of that the net's part
 
 
 class Plan(NamedTuple):
@@ -108,7 +93,6 @@ class Plan(NamedTuple):
 def make_plan(layout, n_features, *, n_couplings, hidden_layer_sizes, activation, coupling, prior,
               levels):  # fmt: skip
     """L couplings by dense nets, whose last layers begin as 0: so f begins as the identity."""
-    check_width(n_features)
     D, L, hidden = n_features, n_couplings, list(hidden_layer_sizes)
     code, widths = ACTIVATIONS.index(activation), (D - D // 2, D // 2)
     x = noise = u = layout.region("x", D)
@@ -134,15 +118,6 @@ def make_plan(layout, n_features, *, n_couplings, hidden_layer_sizes, activation
                 log_volume, PRIORS.index(prior))  # fmt: skip
 
 
-def check_width(n_features):
-    """Raise where there are no two halves."""
-    if n_features < 2:
-        raise ValueError(
-            f"a flow needs two columns or more, one to change by the other, and X has "
-            f"n_features={n_features}"
-        )
-
-
 def weights():
     """The weight of each term in the loss."""
     return {"nll": 1.0}
@@ -164,21 +139,15 @@ def rows_pass(task, shard):
     """nll, and the gradient by the output of every layer."""
     plan, work, scale = task.plan, task.work, 1 / shard.B
     forward(task, shard)
-    y, dy = region(work, plan.y, shard), region(work, plan.dy, shard)
-    k.prior_nll(y, log_scale(task, task.theta), region(work, plan.log_det, shard), plan.log_volume,
-                plan.prior, scale, region(work, plan.z, shard), column(work, plan.nll, shard), dy,
-                region(work, plan.dlog_scale, shard))  # fmt: skip
+    likelihood(task, shard, scale, region(work, plan.dy, shard),
+               region(work, plan.dlog_scale, shard))  # fmt: skip
     backward(task, shard, scale)
 
 
 def terms_pass(task, shard):
     """nll of each row, and its codes z."""
-    plan, work = task.plan, task.work
     forward(task, shard)
-    k.prior_nll(region(work, plan.y, shard), log_scale(task, task.theta),
-                region(work, plan.log_det, shard), plan.log_volume, plan.prior, 1.0,
-                region(work, plan.z, shard), column(work, plan.nll, shard), None,
-                None)  # fmt: skip
+    likelihood(task, shard, 1.0, None, None)
 
 
 def forward(task, shard):
@@ -197,9 +166,18 @@ def forward(task, shard):
                     region(work, plan.y, shard))  # fmt: skip
 
 
+def likelihood(task, shard, scale, dy, dlog_scale):
+    """z and nll after `forward`; dy and dlog_scale times scale, where they are not None."""
+    plan, work = task.plan, task.work
+    y, log_det = region(work, plan.y, shard), region(work, plan.log_det, shard)
+    z, nll = region(work, plan.z, shard), column(work, plan.nll, shard)
+    k.prior_nll(y, log_scale(task, task.theta), log_det, plan.log_volume, plan.prior, scale, z, nll,
+                dy, dlog_scale)  # fmt: skip
+
+
 def backward(task, shard, scale):
-    """After dy: the gradient by every layer's h W + b, and by both halves of u, which costs one
-    product more than is needed and leaves no gradient that is only a part."""
+    """After dy: the gradient by every layer's h W + b, and by u. No step needs that by u: it costs
+    one product of more than 4 L, and so every gradient that a trace shows is a whole one."""
     plan, work = task.plan, task.work
     k.split_columns(region(work, plan.dy, shard), region(work, plan.dlast_even, shard),
                     region(work, plan.dlast_odd, shard))  # fmt: skip
@@ -268,10 +246,9 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
 
     ln p(u) = ln p(z) + ln |det dz/du| for codes z = f(u) of an invertible f (Dinh, Krueger and
     Bengio 2014; Dinh, Sohl-Dickstein and Bengio 2016). Minimises the mean over rows of nll in nats:
-    of X in `dequantize` levels a bound of -ln of their probability, so that nll / (D ln 2) are bits
-    per dimension; with dequantize=None -ln p(x), a density. Both are derived in
-    minivae/models/flow.py. Codes that explain data as well by another f are as good: without more
-    knowledge, nonlinear independent components are not unique (Hyvarinen and Pajunen 1999).
+    of X in `dequantize` levels a bound of -ln of their probability; with dequantize=None -ln p(x),
+    of a density (minivae/models/flow.py derives both). The components are not unique: another f
+    with other codes may explain the data as well (Hyvarinen and Pajunen 1999).
 
     Parameters
     ----------
@@ -280,9 +257,9 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     Attributes
     ----------
     score_kind : "exact" with dequantize=None, else "lower bound"
-    parameters_ : dict of name to array, views of the live parameters: of coupling i the layers
-        coupling.i.0, ..., and the heads coupling.i.log_scale (if affine) and coupling.i.shift, each
-        with weight and bias; scaling.log_scale (D,)
+    parameters_ : dict of name to array, views of the live parameters: coupling.i.0.weight, ...,
+        coupling.i.log_scale.weight and coupling.i.shift.weight, with their biases, and
+        scaling.log_scale (D,)
     history_ : dict of lists, one value per epoch: loss, nll, log_likelihood (means over the epoch's
         rows, nats), gradient_norm, seconds, and valid_log_likelihood, valid_nll if there are
         held-out rows
@@ -293,20 +270,19 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
 
     program = sys.modules[__name__]
     is_bernoulli = False
+    least_features = 2  # one to change by the other
     instead_of_bernoulli = ", or set dequantize=None for continuous values"
     SETTINGS = {
         "n_couplings": whole(4, "L, the number of couplings; each changes every second column"),
-        "hidden_layer_sizes": SIZES,
+        "hidden_layer_sizes": replace(SIZES, help="units of each hidden layer of a net; or none"),
         "activation": choice("relu", ACTIVATIONS, "after each hidden layer"),
-        "coupling": choice(
-            "affine", COUPLINGS, "what it does to a column: 'additive' shifts it, 'affine' also "
-            "scales it",
-        ),
+        "coupling": choice("affine", COUPLINGS, "'additive' shifts a column, 'affine' also scales "
+                           "it"),
         "prior": choice("logistic", PRIORS, "p(z) of each code"),
-        "dequantize": whole(
-            256, "levels of grey that X in [0, 1] is rounded to, such as 256 of 8-bit images, 17 of "
-            "the digits or 2 of binary data, and spread over with uniform noise; None: X is "
-            "continuous, with any values", low=2, none=True,
+        "dequantize": whole(  # float32 has 24 bits: 16 at most of the level, 8 of the noise
+            256, "levels of grey that X in [0, 1] is rounded to, such as 256 of 8-bit images, 17 "
+            "of the digits or 2 of binary data, and spread over by uniform noise; None: X is "
+            "continuous, with any values", low=2, none=True, high=2**16,
         ),
         **with_defaults(COMMON, batch_size=100),
     }  # fmt: skip
@@ -369,15 +345,7 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         }
 
     def new_state(self, n_features, seed=None):
-        check_width(n_features)
         return super().new_state(n_features, seed)
-
-    def _check_family(self):
-        if self.dequantize is not None and self.dequantize > MOST_LEVELS:
-            raise ValueError(
-                f"dequantize must be at most {MOST_LEVELS} levels, which are 16 bits, got "
-                f"{self.dequantize!r}; None is for continuous values"
-            )
 
     @property
     def score_kind(self):
@@ -400,86 +368,33 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         tags.transformer_tags.preserves_dtype = []
         return tags
 
-    def held_out_score(self, X):
-        """(the score of each row of X (n,), in words how)."""
-        exact = self.dequantize is None
-        return self.score_samples(X, n_samples=10), "exact" if exact else "10 draws for each"
-
     # --- use ------------------------------------------------------------------------------------
 
     def transform(self, X):
         """Codes z = f(u) of the rows of X, (n, D), for the u in the middle of each x's cell."""
         self._check_loaded()
         X = self._check_X(X)
-        codes = np.empty(X.shape, self.state_.theta.dtype)
-
-        def work(session, rows):
-            batch = self._put(session, X, rows)
-            if self.dequantize is not None:
-                middle = np.full((batch.B, X.shape[1]), 0.5, codes.dtype)
-                session.upload(middle, session.view("noise", batch.B))
-            session.program.terms_pass(session.task, batch)
-            codes[rows] = session.download(session.view("z", batch.B))
-
-        for_blocks(self._session(X.shape[0]), X.shape[0], work)
-        return codes
+        return codes.encode(self._session(X.shape[0]), X)
 
     def inverse_transform(self, Z):
-        """x for codes Z (n, D): f^-1(Z), rounded to the level in whose cell it lies, if any. So it
-        is X again of `transform(X)`, up to rounding."""
+        """x (n, D) for codes Z (n, D): f^-1(Z), or the level in whose cell that is. So of
+        `transform(X)` it is X again: its levels exactly, continuous values up to rounding."""
         self._check_loaded()
-        Z = checks.as_array(Z, "Z", dtype=self.state_.theta.dtype, order="C")
-        if Z.shape[1] != self._n_features_out:
-            raise ValueError(
-                f"Z has {Z.shape[1]} columns, expected one per feature: {self._n_features_out}"
-            )
-        X = np.empty_like(Z)
+        Z = checks.check_codes(Z, self._n_features_out, "feature", self.state_.theta.dtype)
+        return tables.as_given(self, codes.decode(self._session(len(Z)), Z), "mean", Z)
 
-        def work(session, rows):
-            batch = session.batch(rows.stop - rows.start)
-            session.upload(Z[rows], session.view("z", batch.B))
-            session.program.decode(session.task, batch)
-            X[rows] = session.download(session.view("x", batch.B))
-
-        for_blocks(self._session(len(Z)), len(Z), work)
-        return tables.as_given(self, X, "mean", Z)
-
-    def score_samples(self, X, n_samples=100):
+    def score_samples(self, X, n_samples=10):
         """ln p(x) of each row of X (n,), in nats; with dequantize=None exact, of a density.
 
-        Else an estimate of ln P(k), the logarithm of the probability of the levels k of the row.
-        P(k) = levels^-D E[p(u)], u uniform on the cell, so for n = n_samples draws of noise
-
-            ln (1/n) sum over i of p(u_i) levels^-D
-
-        is in expectation a lower bound, which rises with n to ln P(k) and is -E[nll] for n = 1: the
-        importance-weighted bound of Burda, Grosse and Salakhutdinov (2015), with the uniform
-        density levels^D as q(u|x). All rows share the noise, so that they are judged alike.
+        Else an estimate of ln P(k), k the levels of the row, of n_samples draws of the noise: in
+        expectation a lower bound, which rises with n_samples to ln P(k) and is never below -E[nll]
+        (evaluation/codes.py derives it). All rows share the noise.
         """
         n_samples = checks.check_count("n_samples", n_samples)
         X = self._check_to_score(X)
         if self.dequantize is None:
             return -self._terms(X)["nll"]
-        log_sum = np.full(X.shape[0], -np.inf)
-
-        def work(session, rows):
-            batch = self._put(session, X, rows)
-            noise, once = session.view("noise", batch.B), session.array("once", (1, X.shape[1]))
-            for draw in range(n_samples):
-                session.k.random_uniform(self.seed_, STREAM_SCORE, 0, draw, once)
-                session.tile(once, noise)
-                session.program.terms_pass(session.task, batch)
-                nll = session.download(session.terms(batch.B))[0].astype(np.float64)
-                log_sum[rows] = np.logaddexp(log_sum[rows], -nll)
-
-        for_blocks(self._session(X.shape[0]), X.shape[0], work)
-        return log_sum - math.log(n_samples)
-
-    def _put(self, session, X, rows):
-        """The batch that these rows of X are, loaded as x."""
-        batch = session.put(fetch(X, rows, self.state_.theta.dtype))
-        session.load_x(batch)
-        return batch
+        return codes.log_likelihood(self._session(X.shape[0]), X, self.seed_, n_samples)
 
     def sample(self, n_samples=1, random_state=None):
         """Draws of x from the model, (n_samples, D). Row i is a function of the seed and i.

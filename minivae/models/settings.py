@@ -42,10 +42,13 @@ class Setting:
         return words.get(self.kind, "")
 
 
-def whole(default, text, low=1, none=False):
-    """A whole number of at least low; none: or None."""
-    constraint = [Interval(Integral, low, MOST, closed="left"), *([None] if none else [])]
-    expected = f"a whole number from {low} to 2**63 - 1{', or None' if none else ''}"
+def whole(default, text, low=1, none=False, high=None):
+    """A whole number from low to high, or of at least low; none: or None."""
+    end = Interval(Integral, low, MOST, closed="left")
+    if high is not None:
+        end = Interval(Integral, low, high, closed="both")
+    constraint = [end, *([None] if none else [])]
+    expected = f"a whole number from {low} to {high or '2**63 - 1'}{', or None' if none else ''}"
     return Setting(default, constraint, text, "whole", expected=expected)
 
 

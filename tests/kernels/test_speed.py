@@ -83,6 +83,17 @@ CALLS = {
     # 7 loops; that over `after` is scalar, and rare: two vector loops in its place gain nothing.
     "nade_backward": (6, lambda: [x, x, square, v, square, 0, 33, *gradients()]),
     "nade_sample": (4, lambda: [x, square, v, square, v, room, room.copy(), x.copy()]),
+    "dequantize": (1, lambda: [x, x, 17, x.copy()]),
+    "quantize": (1, lambda: [x, 17, x.copy()]),
+    "coupling": (2, lambda: [heads, x[:, :32], heads.copy(), rows[:, None].copy()]),
+    "coupling_backward": (1, lambda: [heads, heads, x[:, :32], 1.0, heads.copy(),
+                                      x[:, :32].copy()]),
+    "coupling_inverse": (2, lambda: [heads, x[:, :32], heads.copy()]),
+    "add": (1, lambda: [x, x.copy()]),
+    "prior_nll": (7, lambda: [x, v, heads, 1.0, 0, 1.0, x.copy(), rows, x.copy(), x.copy()]),
+    "prior_nll alone": (4, lambda: [x, v, heads, 1.0, 0, 1.0, x.copy(), rows, None, None]),
+    "scale_inverse": (2, lambda: [x, v, x.copy()]),
+    "logistic": (1, lambda: [x, x.copy()]),
     "random_binarize": (1, lambda: [x.copy(), 1, 2, 3, 4]),
     "threshold": (1, lambda: [x.copy()]),
     "sgd": (2, lambda: [v.copy(), v, v.copy(), 0.1, 0.1, 0.1]),
@@ -91,7 +102,7 @@ CALLS = {
 }  # fmt: skip
 # Kernels without such a loop: whole numbers, memory only, products (below), sums in a fixed order.
 APART = {"random_words", "random_uniform", "random_normal", "copy", "join", "matmul", "add_terms",
-         "repeat_rows", "metropolis"}  # fmt: skip
+         "repeat_rows", "metropolis", "split_columns", "merge_columns"}  # fmt: skip
 VECTOR = r"= (?:fmul|fadd|fsub|fdiv|fcmp) [^\n]*<(?:4|8|16) x float>"
 LIBM = r"call [^\n]*@(?:llvm\.)?(?:exp|log|log1p|expm1|tanh|sin|cos)f?\b"
 DOUBLE = r"= (?:fmul|fadd|fsub|fdiv) [^\n]*<\d+ x double>"

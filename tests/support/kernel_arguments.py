@@ -17,7 +17,9 @@ from minivae.kernels import (
     COUNT,
     GREY,
     LOG_RATE_BOUND,
+    LOG_SCALE_BOUND,
     LOGVAR_BOUND,
+    PRIORS,
     REAL,
 )
 from minivae.kernels.tables import reference
@@ -97,7 +99,7 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
         "repeat_rows": [a, Out(np.full((3 * n, m), np.nan), 0)],
         "scale_rows": [b[:, 0].copy(), Out(a, abs(a * b[:, :1]))],
         "mean_of_draws": [a.reshape(-1), Out(rows, abs(a).sum(axis=1), m)],
-    } | chains_arguments(a, b, c, d, rng)  # fmt: skip
+    } | chains_arguments(a, b, c, d, rng) | couplings_arguments(draw, rng, n, m)  # fmt: skip
 
 
 def posterior_arguments(draw, n, m, K, full, paid):
@@ -180,6 +182,50 @@ def chains_arguments(z, v, dnll, other, rng):
         "metropolis": [
             before, after, u, v, 2 * nll, other, Out(z, 0), Out(nll, 0), Out(dnll, 0), Out(rows, 0)
         ],
+    }  # fmt: skip
+
+
+def couplings_arguments(draw, rng, n, D):
+    """Those of the kernels of a flow of D columns; a coupling's half has as many here.
+
+    With r the rounding of a tanh, s = b tanh(.) is off by r |s|, so e^s by a factor of 1 + r |s|,
+    and 1 - tanh^2 by 2 r. What jumps, levels, is asked for in the middle of a step.
+    """
+    affine, sloped = rng.random(2) < 0.7
+    level, noise = rng.integers(0, 17, (n, D)), rng.integers(1, 512, (n, D)) / 512
+    (x, y, dy, shift, raw), log_scale, log_det = draw(5, n, D), draw(D), draw(n, 3)
+    scale, prior = abs(draw(1))[0], int(rng.integers(len(PRIORS)))
+    heads = np.hstack([raw, shift]) if affine else shift
+    s = affine * LOG_SCALE_BOUND * np.tanh(raw / LOG_SCALE_BOUND)
+    wide, narrow = np.exp(s) * (1 + abs(s)), np.exp(-s) * (1 + abs(s))
+    draw_size = abs(dy * x) * wide + scale
+    held = np.clip(log_scale, -LOGVAR_BOUND, LOGVAR_BOUND)
+    z = abs(y) * np.exp(held)
+    slope, cost = [(np.tanh(z / 2), z + 2), (z, z * z + 2)][prior]
+    new, rows, half = np.full((n, D), np.nan), np.full(n, np.nan), np.full((n, D - D // 2), np.nan)
+    nll = (cost + abs(held)).sum(axis=1) + abs(log_det).sum(axis=1) + 2.5
+    return {
+        "dequantize": [level / 16, noise, 17, Out(new, (level + noise) / 17)],
+        "quantize": [(2 * level - 1) / 32, 16, Out(new, 1)],
+        "split_columns": [x, Out(half, 0), Out(half[:, : D // 2], 0)],
+        "merge_columns": [x[:, 0::2], x[:, 1::2], Out(new, 0)],
+        "coupling": [
+            x, heads, Out(new, abs(x) * wide + abs(shift)),
+            Out(np.full((n, 1), np.nan), abs(s).sum(axis=1, keepdims=True), D),
+        ],
+        "coupling_backward": [
+            dy, x, heads, scale, Out(new, abs(dy) * wide),
+            Out(heads * np.nan, np.hstack([draw_size, abs(dy)]) if affine else abs(dy), 8),
+        ],
+        "coupling_inverse": [y, heads, Out(new, (abs(y) + abs(shift)) * narrow)],
+        "add": [x, Out(y, abs(x) + abs(y))],
+        "prior_nll": [
+            y, log_scale, log_det, -2.5, prior, scale, Out(new, z), Out(rows, nll, D + 3),
+            Out(new, scale * slope * np.exp(held)) if sloped else None,
+            Out(new, scale * (slope * z + 1)) if sloped else None,
+        ],
+        "scale_inverse": [y, log_scale, Out(new, abs(y) * np.exp(-held))],
+        "logistic": [noise, Out(new, abs(np.log(noise)) + abs(np.log1p(-noise)))],
     }  # fmt: skip
 
 

@@ -214,11 +214,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         """E[x|z] for codes Z (n, latent_dim): probabilities or means (n, D); of a table with
         likelihood="mixed" a table, with the most probable categories."""
         self._check_loaded("decoder")
-        Z = checks.as_array(Z, "Z", dtype=self.state_.theta.dtype, order="C")
-        if Z.shape[1] != self._n_features_out:
-            raise ValueError(
-                f"Z has {Z.shape[1]} columns, expected one per latent: {self._n_features_out}"
-            )
+        Z = checks.check_codes(Z, self._n_features_out, "latent", self.state_.theta.dtype)
         means = importance.decode(self._session(len(Z), self._for_use()), Z)
         return tables.as_given(self, means, "mean", Z)
 

@@ -1,0 +1,73 @@
+"""A model that maps data to codes and back, one to one: its codes, and ln p(x) of data that are
+spread over cells by uniform noise."""
+
+import math
+
+import numpy as np
+
+from minivae.data.rows import fetch
+from minivae.evaluation.blocks import for_blocks
+from minivae.kernels import STREAM_SCORE
+
+
+def encode(session, X):
+    """z (n, D) of the rows of X; of data in cells, for the middle of each."""
+    codes = np.empty(X.shape, session.task.theta.dtype)
+
+    def work(session, rows):
+        batch = _put(session, X, rows)
+        if "noise" in session.layout.regions:
+            middle = np.full((batch.B, X.shape[1]), 0.5, codes.dtype)
+            session.upload(middle, session.view("noise", batch.B))
+        session.program.terms_pass(session.task, batch)
+        codes[rows] = session.download(session.view("z", batch.B))
+
+    for_blocks(session, X.shape[0], work)
+    return codes
+
+
+def decode(session, Z):
+    """x (n, D) of codes Z (n, D)."""
+    X = np.empty_like(Z)
+
+    def work(session, rows):
+        batch = session.batch(rows.stop - rows.start)
+        session.upload(Z[rows], session.view("z", batch.B))
+        session.program.decode(session.task, batch)
+        X[rows] = session.download(session.view("x", batch.B))
+
+    for_blocks(session, len(Z), work)
+    return X
+
+
+def log_likelihood(session, X, seed, n_samples):
+    """Importance-weighted estimate of the logarithm (n,) of the probability of each row's cell, in
+    nats, float64.
+
+    P = volume * E[p(u)], u uniform on the cell, and exp(-nll) = volume * p(u). So for n = n_samples
+    draws of the noise, (1/n) sum_i exp(-nll_i) is P in expectation, and its logarithm by Jensen's
+    inequality a lower bound of ln P, which rises with n from -E[nll] at n = 1 (Burda, Grosse and
+    Salakhutdinov 2015, with the uniform density on the cell as q). All rows share the noise, so
+    that they are judged alike, and a value does not depend on the row's neighbours.
+    """
+    log_sum = np.full(X.shape[0], -np.inf)
+
+    def work(session, rows):
+        batch = _put(session, X, rows)
+        noise, once = session.view("noise", batch.B), session.array("noise", (1, X.shape[1]))
+        for draw in range(n_samples):
+            session.k.random_uniform(seed, STREAM_SCORE, 0, draw, once)
+            session.tile(once, noise)
+            session.program.terms_pass(session.task, batch)
+            (nll,) = session.download(session.terms(batch.B)).astype(np.float64)
+            log_sum[rows] = np.logaddexp(log_sum[rows], -nll)
+
+    for_blocks(session, X.shape[0], work)
+    return log_sum - math.log(n_samples)
+
+
+def _put(session, X, rows):
+    """The batch that these rows of X are, loaded as x."""
+    batch = session.put(fetch(X, rows, session.task.theta.dtype))
+    session.load_x(batch)
+    return batch
