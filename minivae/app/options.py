@@ -179,6 +179,8 @@ def reader(setting):
     from minivae.models.settings import check_value
 
     def read(word):
+        if word.lower() == "none" and None in setting.constraint:
+            return None
         value = KINDS[setting.kind]["type"](word)
         try:
             check_value("", setting, value)

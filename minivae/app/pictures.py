@@ -26,7 +26,7 @@ def of(model, data, seed):
     codes = model.transform(X)
     if labels is not None and len(np.unique(labels)) > 20:  # more than can be told apart
         labels = None
-    if shape:
+    if shape and hasattr(model, "reconstruct"):  # codes that keep all of x have no means
         z = np.random.default_rng(seed).standard_normal((100, codes.shape[1]))
         yield "means.png", plots.samples(model.inverse_transform(z), shape, PRIOR_DRAWS)
         if codes.shape[1] == 2:
@@ -34,7 +34,7 @@ def of(model, data, seed):
             yield "manifold.png", plots.manifold(model.inverse_transform, shape, names=names)
     if codes.shape[1] == 2:
         yield "latent.png", plots.latent_scatter(codes, labels, tables.code_names(model))
-    elif codes.shape[1] > 2:
+    elif hasattr(model, "kl_per_latent"):
         kl, names = model.kl_per_latent(X), tables.code_names(model)
         yield "latent.png", plots.latent_overview(codes, kl, labels, names)
 

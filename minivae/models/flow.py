@@ -49,7 +49,6 @@ from minivae.models.settings import COMMON, SIZES, choice, whole, with_defaults
 NAME = "flow"
 TERMS = ("nll",)
 SCORE = ("log_likelihood", "ln p(x)")
-COUPLINGS = ("affine", "additive")
 
 
 class Coupling(NamedTuple):
@@ -176,8 +175,7 @@ def likelihood(task, shard, scale, dy, dlog_scale):
 
 
 def backward(task, shard, scale):
-    """After dy: the gradient by every layer's h W + b, and by u. No step needs that by u: it costs
-    one product of more than 4 L, and so every gradient that a trace shows is a whole one."""
+    """After dy: the gradient by every layer's h W + b, and by u, so that no gradient is a part."""
     plan, work = task.plan, task.work
     k.split_columns(region(work, plan.dy, shard), region(work, plan.dlast_even, shard),
                     region(work, plan.dlast_odd, shard))  # fmt: skip
@@ -271,20 +269,21 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     program = sys.modules[__name__]
     is_bernoulli = False
     least_features = 2  # one to change by the other
+    likelihood_in_words = "a flow that dequantises"
     instead_of_bernoulli = ", or set dequantize=None for continuous values"
     SETTINGS = {
         "n_couplings": whole(4, "L, the number of couplings; each changes every second column"),
         "hidden_layer_sizes": replace(SIZES, help="units of each hidden layer of a net; or none"),
         "activation": choice("relu", ACTIVATIONS, "after each hidden layer"),
-        "coupling": choice("affine", COUPLINGS, "'additive' shifts a column, 'affine' also scales "
-                           "it"),
+        "coupling": choice("affine", ("affine", "additive"),
+                           "'additive' shifts a column, 'affine' also scales it"),
         "prior": choice("logistic", PRIORS, "p(z) of each code"),
         "dequantize": whole(  # float32 has 24 bits: 16 at most of the level, 8 of the noise
             256, "levels of grey that X in [0, 1] is rounded to, such as 256 of 8-bit images, 17 "
             "of the digits or 2 of binary data, and spread over by uniform noise; None: X is "
             "continuous, with any values", low=2, none=True, high=2**16,
         ),
-        **with_defaults(COMMON, batch_size=100),
+        **with_defaults(COMMON, learning_rate=((14, 2e-3), (6, 2e-4)), batch_size=100),
     }  # fmt: skip
 
     def __init__(
@@ -297,7 +296,7 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         prior="logistic",
         dequantize=256,
         optimizer="adam",
-        learning_rate=1e-3,
+        learning_rate=((14, 2e-3), (6, 2e-4)),
         momentum=0.0,
         weight_decay=0.0,
         batch_size=100,
@@ -356,10 +355,6 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         return self.dequantize is not None
 
     @property
-    def likelihood_in_words(self):
-        return f"dequantize={self.dequantize!r}"
-
-    @property
     def _n_features_out(self):
         return self.layout_.n_features
 
@@ -377,8 +372,7 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         return codes.encode(self._session(X.shape[0]), X)
 
     def inverse_transform(self, Z):
-        """x (n, D) for codes Z (n, D): f^-1(Z), or the level in whose cell that is. So of
-        `transform(X)` it is X again: its levels exactly, continuous values up to rounding."""
+        """x (n, D) for codes Z (n, D): f^-1(Z), or the levels in whose cells that is."""
         self._check_loaded()
         Z = checks.check_codes(Z, self._n_features_out, "feature", self.state_.theta.dtype)
         return tables.as_given(self, codes.decode(self._session(len(Z)), Z), "mean", Z)

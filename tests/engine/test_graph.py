@@ -32,7 +32,8 @@ from minivae.engine.machine import on_device
 from minivae.models.vae.likelihoods import PLAIN
 
 pytestmark = EMULATED
-WIDE = {"vae": dict(hidden_layer_sizes=(40,)), "nade": dict(n_hidden=40)}  # more than a warp
+WIDE = {"vae": dict(hidden_layer_sizes=(40,)), "nade": dict(n_hidden=40),
+        "flow": dict(hidden_layer_sizes=(40,))}  # more than a warp
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -149,6 +150,10 @@ NODES = {  # a new family needs a line here
         adam add_terms advance""",
     "nade": """gather nade_logits bernoulli_nll all_finite nade_backward adam sum_rows adam
         add_terms advance""",
+    "flow": """gather random_uniform dequantize split_columns matmul bias_activation matmul
+        bias_activation coupling merge_columns prior_nll split_columns coupling_backward
+        activation_backward matmul activation_backward matmul add all_finite matmul sum_rows adam
+        matmul sum_rows adam sum_rows adam add_terms advance""",
 }
 
 

@@ -20,6 +20,7 @@ FAST = dict(device="reference", epochs=2, batch_size=16, random_state=0)
 SMALL = {
     "vae": VAE(likelihood="gaussian", hidden_layer_sizes=(4,), **FAST),
     "nade": find("nade")(4, binarize="threshold", **FAST),
+    "flow": find("flow")(2, hidden_layer_sizes=(4,), dequantize=None, **FAST),
     "linear": LinearGaussian(random_state=0, max_iter=20, tol=1e-2),
 }
 assert MODELS.keys() < SMALL.keys(), "every family needs small settings here"

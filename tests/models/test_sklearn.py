@@ -25,7 +25,9 @@ from minivae.models import MODELS, find
 
 SETTINGS = dict(likelihood="gaussian", hidden_layer_sizes=(4,), epochs=2, batch_size=16)
 # What makes each family small, and what it needs so that it says nothing about grey values.
-CHECKED = {"vae": SETTINGS, "nade": dict(n_hidden=4, binarize="threshold", epochs=2, batch_size=16)}
+FAST = dict(epochs=2, batch_size=16)
+CHECKED = {"vae": SETTINGS, "nade": dict(n_hidden=4, binarize="threshold", **FAST),
+           "flow": dict(n_couplings=2, hidden_layer_sizes=(4,), dequantize=None, **FAST)}  # fmt: skip
 ESTIMATORS = [
     find(name)(device=device, **CHECKED[name]) for name in MODELS for device in ("reference", "cpu")
 ]
