@@ -1,10 +1,7 @@
 """Flow, nonlinear independent components by couplings (NICE, RealNVP: Dinh et al. 2014, 2016).
 
 An invertible f maps u to codes z = f(u) of as many columns, independent of each other. By the
-change of variables the density of u is exact, and x is drawn by u = f^-1(z):
-
-    ln p(u) = sum over j of ln p(z_j) + ln |det dz/du|
-
+change of variables ln p(u) = sum over j of ln p(z_j) + ln |det dz/du|, and u = f^-1(z) is drawn.
 The columns of u are two halves, v_0 those with an even and v_1 those with an odd number: each half
 has the neighbours of the other one. Coupling l = 0, ..., L - 1 changes one half by a net of the
 other one: v_(l+2) = v_l exp(s_l(v_(l+1))) + t_l(v_(l+1)); "additive" leaves s_l = 0. The codes are
@@ -22,10 +19,9 @@ row's levels is that of its cell, of volume levels^-D, and by Jensen's inequalit
 over the noise (Theis, van den Oord and Bethge 2016): the loss is an upper bound of -ln P(k).
 Without dequantisation u is x, and nll = -ln p(x) is exact: of a density, which may be below 0.
 
-`prior_nll` in kernels/couplings/reference.py derives the gradient by the last two halves, and
-`coupling_backward` that of one coupling: from dv_(l+2) to dv_l and to the net's output. v_(l+1) is
-read by the net of coupling l and changed by coupling l + 1, so its gradient is the sum of two.
-What the family pays: f keeps all D columns, so that no code is smaller than x.
+kernels/couplings/reference.py derives the gradient: `prior_nll` of the last two halves, and
+`coupling_backward` from dv_(l+2) to dv_l and to the net, which adds its part to dv_(l+1). What the
+family pays: f keeps all D columns, so that no code is smaller than x.
 """
 
 import math
@@ -38,7 +34,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from minivae.data import checks
 from minivae.engine import net
 from minivae.engine.layout import Net, Region
-from minivae.engine.task import column, load_rows, region, share
+from minivae.engine.task import column, load_rows, matrix, region, share
 from minivae.evaluation import codes
 from minivae.kernels import ACTIVATIONS, IDENTITY, NORMAL, PRIORS, STREAM_POSTERIOR, STREAM_PRIOR
 from minivae.kernels.tables import reference as k
@@ -49,18 +45,7 @@ from minivae.models.settings import COMMON, SIZES, choice, whole, with_defaults
 NAME = "flow"
 TERMS = ("nll",)
 SCORE = ("log_likelihood", "ln p(x)")
-
-
-class Coupling(NamedTuple):
-    """One of the couplings: y = x * exp(s) + t, where s and t are the net's of the other half."""
-
-    net: Net
-    x: Region  # (B, h) v_l
-    dx: Region
-    y: Region  # (B, h) v_(l+2)
-    dy: Region
-    dother: Region  # (B, D - h) by v_(l+1)
-    dread: Region  # (B, D - h) of that the net's part
+HEADS = {"affine": ("log_scale", "shift"), "additive": ("shift",)}
 
 
 class Plan(NamedTuple):
@@ -69,21 +54,18 @@ class Plan(NamedTuple):
     x: Region  # (B, D)
     noise: Region  # (B, D)
     u: Region  # (B, D)
-    even: Region  # (B, D - D // 2) v_0
-    odd: Region  # (B, D // 2) v_1
-    couplings: tuple  # of L Couplings
-    last_even: Region  # what became of the halves
-    last_odd: Region
-    dlast_even: Region
-    dlast_odd: Region
+    v: int  # where v_0 begins; v_1, ..., v_(L+1) lie behind it
+    dv: int  # where dv_0 does, the same way
+    dread: int  # where a net's part of an even dv_l does, and behind it that of an odd one
     log_det: Region  # (B, L) of each coupling
-    y: Region  # (B, D) the last halves, put together
+    y: Region  # (B, D) the last two halves, put together
     dy: Region
     z: Region  # (B, D)
     dlog_scale: Region  # (B, D) row by row
     nll: Region  # (B, 1)
     log_scale: int  # where s (D,) begins among the parameters
     n_features: int  # D
+    n_couplings: int  # L
     levels: int  # 0: x is u
     log_volume: float  # -D ln levels, or 0
     prior: int
@@ -97,24 +79,44 @@ def make_plan(layout, n_features, *, n_couplings, hidden_layer_sizes, activation
     x = noise = u = layout.region("x", D)
     if levels:
         noise, u = layout.region("noise", D), layout.region("u", D)
-    v = [layout.region(f"half.{i}", widths[i % 2]) for i in range(L + 2)]
-    dv = [layout.region(f"dhalf.{i}", widths[i % 2]) for i in range(L + 2)]
-    couplings = []
+    v, dv, dread = (
+        [layout.region(f"{name}.{i}{end}", widths[i % 2]) for i in range(n)]
+        for name, end, n in (("half", "", L + 2), ("dhalf", "", L + 2), ("dhalf", "+net", 2))
+    )  # a net's part is added at once, so two rooms do for all
     for i in range(L):
-        h, name = widths[i % 2], f"coupling.{i}"
-        heads = {f"{name}.log_scale": h} if coupling == "affine" else {}
-        heads[f"{name}.shift"] = h
-        dread = layout.region(f"dhalf.{i + 1} by {name}", widths[(i + 1) % 2])
-        dense = layout.dense(name, v[i + 1], dread, hidden, heads, code, IDENTITY, tuple(heads))
-        couplings.append(Coupling(dense, v[i], dv[i], v[i + 2], dv[i + 2], dv[i + 1], dread))
-    even, odd = L + L % 2, L + 1 - L % 2  # v_even has changed as often as v_odd, or once more
+        name, h = f"coupling.{i}", widths[i % 2]
+        heads = {f"{name}.{head}": h for head in HEADS[coupling]}
+        layout.dense(name, v[i + 1], dread[(i + 1) % 2], hidden, heads, code, IDENTITY,
+                     tuple(heads))  # fmt: skip
     log_det, z = layout.region("log_det", L), layout.region("z", D)
     y, dy, dlog_scale = (layout.region(name, D) for name in ("y", "dy", "dlog_scale"))
     (log_scale,) = layout.block(("scaling.log_scale", (D,)))
     log_volume = -D * math.log(levels) if levels else 0.0
-    return Plan(x, noise, u, v[0], v[1], tuple(couplings), v[even], v[odd], dv[even], dv[odd],
-                log_det, y, dy, z, dlog_scale, layout.regions["nll"], log_scale, D, levels,
-                log_volume, PRIORS.index(prior))  # fmt: skip
+    return Plan(x, noise, u, v[0].start, dv[0].start, dread[0].start, log_det, y, dy, z, dlog_scale,
+                layout.regions["nll"], log_scale, D, L, levels, log_volume,
+                PRIORS.index(prior))  # fmt: skip
+
+
+def half(task, start, i, shard):
+    """The shard's rows of half i, of those that lie one behind the other from start on."""
+    D = task.plan.n_features
+    even, odd = D - D // 2, D // 2
+    start += i // 2 * D + i % 2 * even
+    return matrix(task.work, shard, start, odd if i % 2 else even, 1)
+
+
+def last_halves(plan):
+    """(even, odd): numbers of the halves that no coupling changes any more."""
+    L = plan.n_couplings
+    return L + L % 2, L + 1 - L % 2
+
+
+def net_of(task, i):
+    """The net of coupling i."""
+    n = task.layers.size // task.plan.n_couplings
+    layer = task.layers[(i + 1) * n - 1]
+    y = Region(layer.y, layer.fan_out, layer.times)
+    return Net(i * n, (i + 1) * n, y, Region(layer.dy, layer.fan_out, layer.times))
 
 
 def weights():
@@ -155,13 +157,13 @@ def forward(task, shard):
     u, log_det = region(work, plan.u, shard), region(work, plan.log_det, shard)
     if plan.levels > 0:
         k.dequantize(region(work, plan.x, shard), region(work, plan.noise, shard), plan.levels, u)
-    k.split_columns(u, region(work, plan.even, shard), region(work, plan.odd, shard))
-    for i in range(len(plan.couplings)):
-        one = plan.couplings[i]
-        heads = net.forward(task, one.net, shard)
-        k.coupling(region(work, one.x, shard), heads, region(work, one.y, shard),
-                   log_det[:, i : i + 1])  # fmt: skip
-    k.merge_columns(region(work, plan.last_even, shard), region(work, plan.last_odd, shard),
+    k.split_columns(u, half(task, plan.v, 0, shard), half(task, plan.v, 1, shard))
+    for i in range(plan.n_couplings):
+        heads = net.forward(task, net_of(task, i), shard)
+        before, after = half(task, plan.v, i, shard), half(task, plan.v, i + 2, shard)
+        k.coupling(before, heads, after, log_det[:, i : i + 1])
+    even, odd = last_halves(plan)
+    k.merge_columns(half(task, plan.v, even, shard), half(task, plan.v, odd, shard),
                     region(work, plan.y, shard))  # fmt: skip
 
 
@@ -176,16 +178,16 @@ def likelihood(task, shard, scale, dy, dlog_scale):
 
 def backward(task, shard, scale):
     """After dy: the gradient by every layer's h W + b, and by u, so that no gradient is a part."""
-    plan, work = task.plan, task.work
-    k.split_columns(region(work, plan.dy, shard), region(work, plan.dlast_even, shard),
-                    region(work, plan.dlast_odd, shard))  # fmt: skip
-    for i in range(len(plan.couplings) - 1, -1, -1):
-        one = plan.couplings[i]
-        k.coupling_backward(region(work, one.dy, shard), region(work, one.x, shard),
-                            region(work, one.net.y, shard), scale, region(work, one.dx, shard),
-                            region(work, one.net.dy, shard))  # fmt: skip
-        net.backward(task, one.net, shard)
-        k.add(region(work, one.dread, shard), region(work, one.dother, shard))
+    plan, (even, odd) = task.plan, last_halves(task.plan)
+    k.split_columns(region(task.work, plan.dy, shard), half(task, plan.dv, even, shard),
+                    half(task, plan.dv, odd, shard))  # fmt: skip
+    for i in range(plan.n_couplings - 1, -1, -1):
+        one, before = net_of(task, i), half(task, plan.v, i, shard)
+        dbefore, dafter = half(task, plan.dv, i, shard), half(task, plan.dv, i + 2, shard)
+        heads, dheads = region(task.work, one.y, shard), region(task.work, one.dy, shard)
+        k.coupling_backward(dafter, before, heads, scale, dbefore, dheads)
+        net.backward(task, one, shard)
+        k.add(half(task, plan.dread, (i + 1) % 2, shard), half(task, plan.dv, i + 1, shard))
 
 
 # --- the second half: some of the parameters ------------------------------------------------------
@@ -212,15 +214,15 @@ def log_scale(task, flat):
 
 def decode(task, shard):
     """From z to x, by the inverses of all layers; a coupling's net reads the half that it read."""
-    plan, work = task.plan, task.work
+    plan, work, (even, odd) = task.plan, task.work, last_halves(task.plan)
     y, u = region(work, plan.y, shard), region(work, plan.u, shard)
     k.scale_inverse(region(work, plan.z, shard), log_scale(task, task.theta), y)
-    k.split_columns(y, region(work, plan.last_even, shard), region(work, plan.last_odd, shard))
-    for i in range(len(plan.couplings) - 1, -1, -1):
-        one = plan.couplings[i]
-        heads = net.forward(task, one.net, shard)
-        k.coupling_inverse(region(work, one.y, shard), heads, region(work, one.x, shard))
-    k.merge_columns(region(work, plan.even, shard), region(work, plan.odd, shard), u)
+    k.split_columns(y, half(task, plan.v, even, shard), half(task, plan.v, odd, shard))
+    for i in range(plan.n_couplings - 1, -1, -1):
+        heads = net.forward(task, net_of(task, i), shard)
+        before, after = half(task, plan.v, i, shard), half(task, plan.v, i + 2, shard)
+        k.coupling_inverse(after, heads, before)
+    k.merge_columns(half(task, plan.v, 0, shard), half(task, plan.v, 1, shard), u)
     if plan.levels > 0:
         k.quantize(u, plan.levels, region(work, plan.x, shard))
 
@@ -245,8 +247,8 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     ln p(u) = ln p(z) + ln |det dz/du| for codes z = f(u) of an invertible f (Dinh, Krueger and
     Bengio 2014; Dinh, Sohl-Dickstein and Bengio 2016). Minimises the mean over rows of nll in nats:
     of X in `dequantize` levels a bound of -ln of their probability; with dequantize=None -ln p(x),
-    of a density (minivae/models/flow.py derives both). The components are not unique: another f
-    with other codes may explain the data as well (Hyvarinen and Pajunen 1999).
+    of a density (minivae/models/flow.py derives both). Codes are not unique: another f may explain
+    the data as well (Hyvarinen and Pajunen 1999).
 
     Parameters
     ----------
@@ -275,8 +277,7 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         "n_couplings": whole(4, "L, the number of couplings; each changes every second column"),
         "hidden_layer_sizes": replace(SIZES, help="units of each hidden layer of a net; or none"),
         "activation": choice("relu", ACTIVATIONS, "after each hidden layer"),
-        "coupling": choice("affine", ("affine", "additive"),
-                           "'additive' shifts a column, 'affine' also scales it"),
+        "coupling": choice("affine", HEADS, "'additive' shifts a column, 'affine' also scales it"),
         "prior": choice("logistic", PRIORS, "p(z) of each code"),
         "dequantize": whole(  # float32 has 24 bits: 16 at most of the level, 8 of the noise
             256, "levels of grey that X in [0, 1] is rounded to, such as 256 of 8-bit images, 17 "
@@ -380,9 +381,8 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     def score_samples(self, X, n_samples=10):
         """ln p(x) of each row of X (n,), in nats; with dequantize=None exact, of a density.
 
-        Else an estimate of ln P(k), k the levels of the row, of n_samples draws of the noise: in
-        expectation a lower bound, which rises with n_samples to ln P(k) and is never below -E[nll]
-        (evaluation/codes.py derives it). All rows share the noise.
+        Else an estimate of ln P(k), k the levels of the row, by n_samples draws of noise: in
+        expectation a lower bound, which rises with them from -E[nll] (evaluation/codes.py).
         """
         n_samples = checks.check_count("n_samples", n_samples)
         X = self._check_to_score(X)

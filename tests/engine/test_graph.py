@@ -32,8 +32,11 @@ from minivae.engine.machine import on_device
 from minivae.models.vae.likelihoods import PLAIN
 
 pytestmark = EMULATED
-WIDE = {"vae": dict(hidden_layer_sizes=(40,)), "nade": dict(n_hidden=40),
-        "flow": dict(hidden_layer_sizes=(40,))}  # more than a warp
+WIDE = {
+    "vae": dict(hidden_layer_sizes=(40,)),
+    "nade": dict(n_hidden=40),
+    "flow": dict(hidden_layer_sizes=(40,)),
+}  # more than a warp
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 

@@ -22,8 +22,11 @@ from minivae.kernels.support import device as cuda
 from minivae.training.order import shuffled
 
 # As few layers as a family can have, so that the kernels of a step can be counted by hand.
-SHAPES = {"vae": dict(hidden_layer_sizes=(4,), activation="relu"), "nade": dict(n_hidden=4),
-          "flow": dict(n_couplings=1, hidden_layer_sizes=(4,))}
+SHAPES = {
+    "vae": dict(hidden_layer_sizes=(4,), activation="relu"),
+    "nade": dict(n_hidden=4),
+    "flow": dict(n_couplings=1, hidden_layer_sizes=(4,)),
+}
 
 
 def small(family="vae", **settings):

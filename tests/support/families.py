@@ -16,12 +16,14 @@ X = (np.random.default_rng(0).random((11, 8)) > 0.5).astype("f4")
 OTHER = (np.random.default_rng(1).random((4, 8)) > 0.5).astype("f4")
 
 # Families with settings that make other code of them: name of the variant, family, settings. They
-# share what is compiled: all have missing values, and likelihoods of columns are one kernel.
+# share what is compiled: all VAEs have missing values, and likelihoods of columns are one kernel.
 MISSING = dict(missing="mask", posterior="full")
 VARIANTS = {name: (name, {}) for name in MODELS} | {
     f"vae {likelihood}": ("vae", dict(likelihood=likelihood, **MISSING))
     for likelihood in ("mixed", "diagonal_gaussian", "bounded_gaussian", "continuous_bernoulli")
 }
+VARIANTS["flow continuous"] = (
+    "flow", dict(dequantize=None, coupling="additive", prior="normal"))  # fmt: skip
 
 
 def table(n, seed=0):

@@ -30,12 +30,12 @@ EXACT = 1e-10  # float64 sums of some hundred terms of order 1 to 1e3: thousands
 SIGMAS = 5  # statistical tests: a right program passes with probability 1 - 6e-7
 
 
-def machine_of(table, **kernels):
-    """The program as Python over a copy of a kernel table in which some kernels are replaced."""
+def machine_of(table, family=program, **kernels):
+    """A family's program as Python over a copy of a kernel table in which some kernels are replaced."""
     k = ModuleType("guarded")
     vars(k).update({**vars(table), **kernels})
-    bound = bind(program, k, lambda function, inline: function)
-    return Machine("guarded", k, bound[program], bound[step], bound[task], Trainer, Session)
+    bound = bind(family, k, lambda function, inline: function)
+    return Machine("guarded", k, bound[family], bound[step], bound[task], Trainer, Session)
 
 
 def reference_machine(**kernels):
