@@ -155,7 +155,7 @@ NODES = {  # a new family needs a line here
         add_terms advance""",
     "flow": """gather random_uniform dequantize split_columns matmul bias_activation matmul
         bias_activation coupling merge_columns prior_nll split_columns coupling_backward
-        activation_backward matmul activation_backward matmul add all_finite matmul sum_rows adam
+        matmul activation_backward matmul add all_finite matmul sum_rows adam
         matmul sum_rows adam sum_rows adam add_terms advance""",
 }
 

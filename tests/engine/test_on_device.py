@@ -298,6 +298,14 @@ def test_an_evaluation_sends_parameters_once_and_no_workspace(family, gpu):
     cases = [("sample", (14,), [], x)]
     if family == "nade":
         cases += [("score_samples", (X,), x, each_term)]
+    elif family == "flow":
+        every_draw, twice = ([one for one in of for _ in range(n)]
+                             for of, n in ((each_term, draws), (x, 2)))  # fmt: skip
+        cases += [
+            ("score_samples", (X, draws), [x[0], (4,), *x[1:], (2,)], every_draw),
+            ("transform", (X,), twice, x),  # x, and the middle of each cell
+            ("inverse_transform", (np.zeros((14, D)),), x, x),
+        ]
     else:
         Z = fitted.latent_dim
         codes, heads = np.zeros((14, Z)), [(n, 2 * Z) for n in BLOCKS]

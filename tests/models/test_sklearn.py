@@ -27,7 +27,8 @@ SETTINGS = dict(likelihood="gaussian", hidden_layer_sizes=(4,), epochs=2, batch_
 # What makes each family small, and what it needs so that it says nothing about grey values.
 FAST = dict(epochs=2, batch_size=16)
 CHECKED = {"vae": SETTINGS, "nade": dict(n_hidden=4, binarize="threshold", **FAST),
-           "flow": dict(n_couplings=2, hidden_layer_sizes=(4,), dequantize=None, **FAST)}  # fmt: skip
+           "flow": dict(n_couplings=2, hidden_layer_sizes=(4,), dequantize=None, **FAST),
+}  # fmt: skip
 ESTIMATORS = [
     find(name)(device=device, **CHECKED[name]) for name in MODELS for device in ("reference", "cpu")
 ]

@@ -19,6 +19,7 @@ from minivae.engine.state import State
 from minivae.engine.task import Recipe
 from minivae.kernels import STOCHASTIC
 from minivae.kernels.support import device as cuda
+from minivae.models import find
 from minivae.training.order import shuffled
 
 # As few layers as a family can have, so that the kernels of a step can be counted by hand.
@@ -30,7 +31,9 @@ SHAPES = {
 
 
 def small(family="vae", **settings):
-    """An estimator that trains in milliseconds."""
+    """An estimator that trains in milliseconds; binarize is for families that have it."""
+    if "binarize" not in find(family).SETTINGS:
+        settings.pop("binarize", None)
     return tiny(family, **SHAPES[family] | settings)
 
 

@@ -31,7 +31,7 @@ SIGMAS = 5  # statistical tests: a right program passes with probability 1 - 6e-
 
 
 def machine_of(table, family=program, **kernels):
-    """A family's program as Python over a copy of a kernel table in which some kernels are replaced."""
+    """A family's program as Python over a copy of a kernel table with some kernels replaced."""
     k = ModuleType("guarded")
     vars(k).update({**vars(table), **kernels})
     bound = bind(family, k, lambda function, inline: function)
