@@ -40,7 +40,6 @@ class Model(Callbacks, BaseEstimator):
     score_kind = None
     likelihood_in_words = "a Bernoulli likelihood"  # where x must lie in [0, 1]
     instead_of_bernoulli = ""  # for other data than that, as the end of a sentence
-    least_features = 1  # how many columns X must have
     parts = ()  # names of parts that `load` can give alone, as their parameters begin
     schema_ = None  # of the table that a model of tables was trained on
 

@@ -270,7 +270,6 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
 
     program = sys.modules[__name__]
     is_bernoulli = False
-    least_features = 2  # one to change by the other
     likelihood_in_words = "a flow that dequantises"
     instead_of_bernoulli = ", or set dequantize=None for continuous values"
     SETTINGS = {

@@ -52,7 +52,7 @@ from minivae import StorageError
 from minivae.models import MODELS
 
 # fmt: off
-ALL, VAES, NADES = tuple(MODELS), ("vae",), ("nade",)
+ALL, VAES, NADES, FLOWS = tuple(MODELS), ("vae",), ("nade",), ("flow",)
 GAUSSIAN = dict(likelihood="gaussian")  # for families that have it
 def in_parts(values):
     """A csr matrix (24, 5) whose first entry is the sum of two."""
@@ -241,11 +241,19 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         "be an int",
         each("random_state", -1, 0.5, "seed", 2**63)),
     ("random_state: True", ALL, "random_state", ValueError, "True", each("random_state", True)),
-    ("optimizer, device, dtype, binarize or matmul_precision: a name that is unknown", ALL,
-        "optimizer|device|dtype|binarize|matmul_precision", ValueError,
+    ("optimizer, device, dtype or matmul_precision: a name that is unknown", ALL,
+        "optimizer|device|dtype|matmul_precision", ValueError,
         "must be (a str among|one of) .*'best'",
-        [way for name in "optimizer device dtype binarize matmul_precision".split()
+        [way for name in "optimizer device dtype matmul_precision".split()
          for way in each(name, "best")]),
+    ("binarize: a name that is unknown", VAES + NADES, "binarize", ValueError,
+        "must be a str among .*'best'", each("binarize", "best")),
+    ("coupling or prior: a name that is unknown", FLOWS, "coupling|prior", ValueError,
+        "must be a str among .*'best'", each("coupling", "best") + each("prior", "best")),
+    ("n_couplings: 0, a fraction or True", FLOWS, "n_couplings", ValueError, "[Gg]ot (0|2.5|True)",
+        each("n_couplings", 0, 2.5, True)),
+    ("dequantize: 1, a fraction, or more than 65536", FLOWS, "dequantize", ValueError,
+        "[Gg]ot (1|2.5|65537)", each("dequantize", 1, 2.5, 2**16 + 1)),
     ("activation, likelihood, posterior, objective or missing: a name that is unknown", VAES,
         "activation|likelihood|posterior|objective|missing", ValueError,
         "must be a str among .*'best'",
@@ -270,8 +278,8 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         use(binarize="threshold", **GAUSSIAN)),
     ("a setting that is not there", ALL, "latent", ValueError, "Valid parameters are",
         call(lambda w: w.model.set_params(latent=3))),
-    ("another architecture after fit, then partial_fit or save", ALL, "latent_dim|n_hidden",
-        ValueError, "changed after fit", call(
+    ("another architecture after fit, then partial_fit or save", ALL,
+        "latent_dim|n_hidden|n_couplings", ValueError, "changed after fit", call(
         lambda w: w.reshaped().partial_fit(X), lambda w: w.reshaped().save(w.path))),
     ("more than 2**32 updates", ALL, "batch_size", RuntimeError, "after 4294967296 updates",
         [at_the_last_step]),
@@ -280,6 +288,8 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         lambda w: w.new().score_samples(X), lambda w: w.new().sample(),
         lambda w: w.new().save(w.path))),
     ("Z of another width", VAES, "Z", ValueError, "Z has 3 columns, expected .* 2",
+        call(lambda w: w.model.inverse_transform(np.zeros((4, 3))))),
+    ("Z of another width than X has", FLOWS, "Z", ValueError, "Z has 3 columns, expected .*: 5",
         call(lambda w: w.model.inverse_transform(np.zeros((4, 3))))),
     ("Z that is flat", VAES, "Z", ValueError, "2D array, got 1D",
         call(lambda w: w.model.inverse_transform(np.zeros(2)))),
@@ -357,7 +367,8 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
     ("load a file of a newer format", ALL, "file", StorageError, "has format 2, .* update minivae",
         load(lambda w: w.path.read_bytes().replace(b'format\\": 1', b'format\\": 2'))),
     ("load a file whose arrays are those of another architecture", ALL, "file", StorageError,
-        r"(encoder.mu|hidden).weight is .* expected float32 \(\d, \d\)", load(other_architecture)),
+        r"(encoder.mu|hidden).weight is .* expected float32 \(\d, \d\)|not expected: coupling",
+        load(other_architecture)),
     ("load a file of another family by its class", ALL, "file", StorageError,
         "it is a .*, not a .*minivae.load reads any", [load_by_another_class]),
     ("load a file of a family that is unknown", ALL, "file", StorageError,
@@ -379,8 +390,8 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         *command(NEW + "--learning-rate 3:0"), *command(NEW + "--momentum 1"),
         *command(NEW + "--weight-decay -1")]),
     ("an option of another family", ALL, "--n-hidden|--latent-dim", CommandError,
-        "2 .*unknown option", [lambda w: command(NEW + {"vae": "--n-hidden", "nade": "--latent-dim"}
-        [w.family] + " 2")[0](w)]),
+        "2 .*unknown option", [lambda w: command(NEW + {"vae": "--n-hidden", "nade": "--latent-dim",
+        "flow": "--n-hidden"}[w.family] + " 2")[0](w)]),
     ("a family that is unknown", ALL, "--model", CommandError, "2 .*invalid choice: 'rbn'",
         command("train X.npy --out new --model rbn")),
     ("encode, decode or reconstruct, with a model that has no codes", NADES, "encode|decode|recon",
@@ -430,7 +441,7 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         command("train X.npy --out {run} --resume --seed 5 --batch-size 4")),
     ("--resume with another family", ALL, "--model", CommandError, "2 .*--model was '.*', and is", [
         lambda w: command("train X.npy --out {run} --resume --model " + {"vae": "nade", "nade":
-        "vae"}[w.family])[0](w)]),
+        "vae", "flow": "vae"}[w.family])[0](w)]),
     ("--resume together with --overwrite", ALL, "--overwrite", CommandError, "2 .*--resume",
         command("train X.npy --out {run} --resume --overwrite")),
     ("minivae train in a folder where another one is at work", ALL, "--out", CommandError,
