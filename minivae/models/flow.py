@@ -343,9 +343,6 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
             "levels": int(self.dequantize or 0),
         }
 
-    def new_state(self, n_features, seed=None):
-        return super().new_state(n_features, seed)
-
     @property
     def score_kind(self):
         return "exact" if self.dequantize is None else "lower bound"
