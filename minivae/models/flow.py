@@ -273,7 +273,9 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     likelihood_in_words = "a flow that dequantises"
     instead_of_bernoulli = ", or set dequantize=None for continuous values"
     SETTINGS = {
-        "n_couplings": whole(4, "L, the number of couplings; each changes every second column"),
+        "n_couplings": whole(
+            4, "L, the number of couplings; each changes every second column", high=1000
+        ),
         "hidden_layer_sizes": replace(SIZES, help="units of each hidden layer of a net; or none"),
         "activation": choice("relu", ACTIVATIONS, "after each hidden layer"),
         "coupling": choice("affine", HEADS, "'additive' shifts a column, 'affine' also scales it"),

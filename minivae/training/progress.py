@@ -1,6 +1,7 @@
 """What training shows while it runs: a bar, and behind it where the loss stands."""
 
 import sys
+import threading
 
 from tqdm import tqdm
 
@@ -10,6 +11,14 @@ LINE = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
 def on_terminal():
     """Whether somebody sees a bar; in a file every look at the clock would leave a line."""
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+class Bar(tqdm):
+    """tqdm's bar, with a lock of this process alone. The one that it has else is shared with forks:
+    of a fork that was killed in the wrong moment, all others would wait for ever."""
+
+
+Bar.set_lock(threading.RLock())
 
 
 class PassBar:
@@ -29,7 +38,7 @@ class PassBar:
     def __call__(self, done, n_rows):
         if done == 0:
             self.__exit__()
-            self.bar = tqdm(total=n_rows, bar_format=LINE, desc=self.title, leave=False,
+            self.bar = Bar(total=n_rows, bar_format=LINE, desc=self.title, leave=False,
                             disable=not on_terminal())  # fmt: skip
         else:
             self.bar.update(done - self.bar.n)
@@ -42,7 +51,7 @@ class Progress:
     def __init__(self, state, n_rows, last_epoch, title, show):
         self.n_rows, self.title = n_rows, title
         self.start = n_rows * state.epochs + state.rows
-        self.bar = tqdm(total=n_rows * last_epoch, initial=self.start, bar_format=LINE,
+        self.bar = Bar(total=n_rows * last_epoch, initial=self.start, bar_format=LINE,
                         desc="compiling", disable=not show or not on_terminal())  # fmt: skip
 
     def __enter__(self):

@@ -96,7 +96,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_sees_how_far_score_is(images, monkeypatch, capsys):
     """And a file does not: the test above has one line of notes at most."""
     monkeypatch.setattr("sys.stderr", Terminal())
-    monkeypatch.setattr(progress, "tqdm", partial(progress.tqdm, mininterval=0))  # of seconds
+    monkeypatch.setattr(progress, "Bar", partial(progress.Bar, mininterval=0))  # of seconds
     assert cli.main(["score", str(images), "--n-samples", "2"]) == 0
     seen = sys.stderr.getvalue().split("\r")
     shown = [line[:10] for line in seen if "%" in line]
