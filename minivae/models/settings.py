@@ -36,7 +36,8 @@ class Setting:
     def of(self):
         """The values that are allowed, in words."""
         if self.choices:
-            return "{" + ", ".join(map(repr, self.choices)) + "}"
+            words = "{" + ", ".join(map(repr, self.choices)) + "}"
+            return words if len(words) < 80 else "str"  # the help names them
         words = {"whole": "int", "real": "float", "sizes": "tuple of int", "schema": "dict",
                  "schedule": "float, or list of (epochs, rate)"}  # fmt: skip
         return words.get(self.kind, "")

@@ -73,8 +73,10 @@ def test_training_is_that_of_the_reference(name, optimizer, device):
     assert_allclose(model.state_.theta, expected.state_.theta, rtol=0, atol=rounding)
     assert model.history_.keys() == expected.history_.keys()
     for key in model.history_.keys() - {"seconds"}:
-        assert_allclose(model.history_[key], expected.history_[key], rtol=rounding, err_msg=key)
-    assert_allclose(model.score_samples(X), expected.score_samples(X), rtol=rounding)
+        values, right = model.history_[key], expected.history_[key]
+        assert_allclose(values, right, rtol=rounding, atol=rounding, err_msg=key)
+    scores, right = model.score_samples(X), expected.score_samples(X)
+    assert_allclose(scores, right, rtol=rounding, atol=rounding)  # near 0 terms of 1 cancel
     assert np.ptp(model.history_["loss"]) > 1e-3  # it did train
 
 
