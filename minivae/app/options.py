@@ -181,6 +181,8 @@ def reader(setting):
     def read(word):
         if word.lower() == "none" and None in setting.constraint:
             return None
+        if word.lower() == "none" and None in setting.constraint:
+            return None
         value = KINDS[setting.kind]["type"](word)
         try:
             check_value("", setting, value)

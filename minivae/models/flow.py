@@ -274,7 +274,7 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     instead_of_bernoulli = ", or set dequantize=None for continuous values"
     SETTINGS = {
         "n_couplings": whole(
-            4, "L, the number of couplings; each changes every second column", high=1000
+            4, "L, the number of couplings; each changes every second column", high=256
         ),
         "hidden_layer_sizes": replace(SIZES, help="units of each hidden layer of a net; or none"),
         "activation": choice("relu", ACTIVATIONS, "after each hidden layer"),
@@ -282,8 +282,8 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
         "prior": choice("logistic", PRIORS, "p(z) of each code"),
         "dequantize": whole(  # float32 has 24 bits: 16 at most of the level, 8 of the noise
             256, "levels of grey that X in [0, 1] is rounded to, such as 256 of 8-bit images, 17 "
-            "of the digits or 2 of binary data, and spread over by uniform noise; None: X is "
-            "continuous, with any values", low=2, none=True, high=2**16,
+            "of the digits or 2 of binary data, and spread over by uniform noise; or none, for X "
+            "that is continuous, with any values", low=2, none=True, high=2**16,
         ),
         **with_defaults(COMMON, learning_rate=((14, 2e-3), (6, 2e-4)), batch_size=100),
     }  # fmt: skip

@@ -159,3 +159,12 @@ print("loaded:", *sorted(set(sys.modules) & set({heavy})))
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.endswith("loaded:\n")
+
+
+def test_none_is_a_word_for_settings_that_may_be_none():
+    """Which matters where it is not the default."""
+    words = "train digits --out new --model flow --dequantize".split()
+    for word, value in (("none", None), ("None", None), ("17", 17)):
+        assert cli.parse([*words, word]).dequantize == value
+    with pytest.raises(SystemExit):
+        cli.parse([*words[:-1], "--batch-size", "none"])
