@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 import minivae
-from minivae.app import commands, imputing, runs
+from minivae.app import commands, comparing, imputing, runs
 from minivae.app.commands import note
-from minivae.app.options import IMPUTE, OPTIONS, TRAIN, add_options, add_settings, defaults
+from minivae.app.options import COMPARE, IMPUTE, OPTIONS, TRAIN, add_options, add_settings, defaults
 
 BAD_INPUT = (ValueError, TypeError, NotImplementedError, FileNotFoundError, minivae.StorageError)
 FAILURES = (OSError, ImportError, FloatingPointError, MemoryError, RuntimeError)
@@ -35,6 +35,8 @@ COMMANDS = {  # function: (options, what --out may be: the default, then suffixe
         "decode runs/digits codes.csv --out decoded.png"),
     imputing.impute: ("data --out --from --model --drop --seed --quiet", (),
         "impute table.csv --out filled.csv"),
+    comparing.compare: ("data --out --models --minutes --seed --data-dir --image-shape "
+        "--test-fraction --quiet", (), "compare digits --minutes 0.2 --out runs/compared"),
     commands.score: ("dir data --data-dir --label --drop --n-samples --ais", ("", ".csv"),
         "score runs/digits --n-samples 1000 --ais 20"),
     commands.gradcheck: ("dir data --data-dir --label --drop --rows --max-coordinates", (),
@@ -44,7 +46,8 @@ COMMANDS = {  # function: (options, what --out may be: the default, then suffixe
     commands.info: ("dir", (), "info runs/digits"),
 }
 # fmt: on
-OWN = {commands.train: TRAIN, imputing.impute: IMPUTE}  # options of commands that make a model
+OWN = {commands.train: TRAIN, imputing.impute: IMPUTE}  # whose model has settings as options
+TABLES = OWN | {comparing.compare: COMPARE}
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,7 +88,7 @@ def make_parser(family):
             example = f"train --model {family} --epochs 10 --out runs/{family}"
         command = subparsers.add_parser(run.__name__, help=run.__doc__, description=run.__doc__,
                                       epilog=f"example:\n  minivae {example}", **look)  # fmt: skip
-        table = OPTIONS | OWN.get(run, {})
+        table = OPTIONS | TABLES.get(run, {})
         command.set_defaults(run=run, outputs=outputs, names=names.split(), table=table)
         add_options(command, names.split(), table)
         if run in OWN and family:  # whose import takes a second or more

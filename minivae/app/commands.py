@@ -56,7 +56,8 @@ def train(args):
     if model.patience is not None and X_valid is not None:
         say("note: the held-out rows choose the epoch, so their score comes out a little too good; "
             "--validation-fraction 0.1 holds out others for that")  # fmt: skip
-    with runs.alone_in(args.out), leaving_at_once(args.out):
+    go_on = f"minivae train --resume --out {args.out}"
+    with runs.alone_in(args.out), leaving_at_once(go_on):
         begin = time.perf_counter()
         if past:
             runs.check_still(args.out, model)
@@ -131,7 +132,7 @@ def collapsed(model, X):
 
 
 @contextlib.contextmanager
-def leaving_at_once(folder):
+def leaving_at_once(go_on):
     """Within the block, Ctrl-C and termination end the process with one line and 130 or 143.
 
     While it trains, `fit` puts them off until it has stored the model; files are replaced whole.
@@ -139,8 +140,8 @@ def leaving_at_once(folder):
 
     def leave(number, frame):
         word = "interrupted" if number == signal.SIGINT else "terminated"
-        go_on = f"minivae: {word}; go on with: minivae train --resume --out {folder}\n"
-        os.write(2, go_on.encode(errors="surrogateescape"))
+        line = f"minivae: {word}; go on with: {go_on}\n"
+        os.write(2, line.encode(errors="surrogateescape"))
         os._exit(128 + number)
 
     usual = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -63,6 +63,15 @@ def columns(word):
     return tuple(name.strip() for name in next(csv.reader([word])))
 
 
+def families(word):
+    """Type of an option: "vae,nade" is ("vae", "nade")."""
+    names = tuple(dict.fromkeys(name.strip() for name in word.split(",")))
+    unknown = [name for name in names if name not in MODELS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(MODELS)}, got {word!r}")
+    return names
+
+
 def pixels(word):
     """Type of an option: "28x20" is (28, 20)."""
     if not re.fullmatch(r"[1-9]\d{,8}x[1-9]\d{,8}", word):
@@ -155,6 +164,16 @@ IMPUTE = {
     "--drop": ({"type": columns, "metavar": "COLUMNS"}, None, "columns to make no use of, nor to "
         "fill in, such as id,name (without a header: x1,x2,...)"),
 }
+COMPARE = {
+    "data": (DATA, "digits", f"{', '.join(datasets.NAMES)}, or a file of rows in [0, 1]; made "
+        "0 or 1, by x >= 1/2"),
+    "--out": ({"type": Path, "required": True, "metavar": "DIR"}, None,
+        "folder for the table, its picture and a model of each family; what is there already is "
+        "not made again"),
+    "--models": ({"type": families, "metavar": "NAMES"}, tuple(MODELS),
+        "families to compare, such as vae,nade"),
+    "--minutes": (KINDS["real"], 1.0, "to train each, about"),
+}
 # fmt: on
 
 
@@ -167,7 +186,7 @@ def add_options(parser, names, table):
     """Options of the command itself. None has a default: what is given is what was said."""
     for name in names:
         kind, default, text = table[name]
-        text += f" (default: {default})" if default not in (None, False) else ""
+        text += f" (default: {shown(default)})" if default not in (None, False) else ""
         parser.add_argument(name, **kind, default=argparse.SUPPRESS, help=text)
 
 
@@ -179,8 +198,6 @@ def reader(setting):
     from minivae.models.settings import check_value
 
     def read(word):
-        if word.lower() == "none" and None in setting.constraint:
-            return None
         if word.lower() == "none" and None in setting.constraint:
             return None
         value = KINDS[setting.kind]["type"](word)

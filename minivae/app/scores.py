@@ -58,7 +58,7 @@ def lines(model, X, values, ais_rows):
 
 def mean_text(values):
     """Mean and standard error."""
-    return f"{np.mean(values):.2f} +- {_error(values):.2f}"
+    return f"{np.mean(values):.2f} +- {standard_error(values):.2f}"
 
 
 def _line(name, values, D, how=""):
@@ -71,10 +71,10 @@ def _line(name, values, D, how=""):
 def _compare(gap, one, where, other, why):
     """A sentence where the mean of a gap (n,) is clearly above 0; the errors of pairs that have
     their rows in common largely cancel in it."""
-    if not np.mean(gap) > CLEAR * _error(gap):  # NaN for one row
+    if not np.mean(gap) > CLEAR * standard_error(gap):  # NaN for one row
         return ""
     return f"{one} is {mean_text(gap)} nats {where} {other}: {why}"
 
 
-def _error(values):
+def standard_error(values):
     return np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan

@@ -30,14 +30,18 @@ class Model(Callbacks, BaseEstimator):
     program             its module, as engine/program.py says
     SETTINGS            {name: Setting} of its __init__
     score_kind          what `score_samples` gives: "exact", "lower bound", "estimate" or None
+    sampling            "parallel", "sequential" (a variable after the other) or "chain" (Markov's)
     plan_settings()     {name: value} of the settings that shape the model: `make_plan`'s arguments
     sample, score_samples
     """
 
     program = None
     SETTINGS = {}
-    SUITED = {}  # {"table", "few rows", "gaps" or "imputing": settings for such data, or that use}
+    SUITED = {}  # {"table", "few rows", "gaps", "bits" or "imputing": settings for such data, use}
+    PUBLISHED = {}  # {name of a data set: ln p(x) of a big model, in nats per row}
     score_kind = None
+    takes_tables = False  # whether X may have columns of several kinds; `schema` then says which
+    takes_missing = False  # whether X may have NaN, which means missing
     likelihood_in_words = "a Bernoulli likelihood"  # where x must lie in [0, 1]
     instead_of_bernoulli = ""  # for other data than that, as the end of a sentence
     parts = ()  # names of parts that `load` can give alone, as their parameters begin
@@ -72,16 +76,6 @@ class Model(Callbacks, BaseEstimator):
     def on_unit_interval(self):
         """Whether x must lie in [0, 1]."""
         return self.is_bernoulli
-
-    @property
-    def takes_tables(self):
-        """Whether X may be a table with columns of several kinds; `schema` then says which."""
-        return False
-
-    @property
-    def takes_missing(self):
-        """Whether X may have NaN, which means missing."""
-        return False
 
     def held_out_score(self, X):
         """(the score of each row of X (n,), in nats, in words how): what training maximises."""

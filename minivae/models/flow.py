@@ -270,6 +270,8 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
 
     program = sys.modules[__name__]
     is_bernoulli = False
+    sampling = "parallel"
+    SUITED = {"bits": {"dequantize": 2}}
     likelihood_in_words = "a flow that dequantises"
     instead_of_bernoulli = ", or set dequantize=None for continuous values"
     SETTINGS = {

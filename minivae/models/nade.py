@@ -164,6 +164,8 @@ class NADE(Model):
 
     program = sys.modules[__name__]
     score_kind = "exact"
+    sampling = "sequential"
+    PUBLISHED = {"binarized-mnist": -88.33}  # Larochelle and Murray 2011: 500 hidden units
     SETTINGS = {
         "n_hidden": whole(500, "H, the number of hidden units"),
         "binarize": BINARIZED,

@@ -8,7 +8,7 @@ anything is drawn.
 
 from minivae.app.plots.images import image_grid, manifold
 from minivae.app.plots.latents import ACTIVE, latent_overview, latent_scatter
-from minivae.app.plots.rows import reconstructions, samples
+from minivae.app.plots.rows import compared, reconstructions, samples
 from minivae.app.plots.style import COLOURS, spread
 from minivae.app.plots.tables import correlations, imputed, marginals
 from minivae.app.plots.training import learning_curve
@@ -16,6 +16,7 @@ from minivae.app.plots.training import learning_curve
 __all__ = [
     "ACTIVE",
     "COLOURS",
+    "compared",
     "correlations",
     "image_grid",
     "imputed",

@@ -40,3 +40,12 @@ def samples(X, image_shape=None, title=None, data=None, names=None):
         return marginals(X, data, names, title)
     X = matrix("X", X, image_shape)[: tiles(image_shape) ** 2]
     return image_grid(X, image_shape, np.ceil(np.sqrt(len(X))), title)
+
+
+def compared(drawn, image_shape):
+    """Rows of images, one row for each entry of {label: X (n, height * width)}, all n alike."""
+    X = np.concatenate([matrix(f"X of {label}", X, image_shape) for label, X in drawn.items()])
+    columns = len(X) // len(drawn)
+    figure, ax, _, middles = picture(X, image_shape, columns, "samples of p(x)", left=190)
+    ax.set_yticks(middles, list(drawn))
+    return figure

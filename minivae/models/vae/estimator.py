@@ -44,6 +44,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
 
     program = program
     score_kind = "lower bound"
+    sampling = "parallel"
+    PUBLISHED = {"binarized-mnist": -88.71}  # Burda et al. 2015: 200-200-50, one sample
     instead_of_bernoulli = ', or use likelihood="gaussian"'
     parts = ("encoder", "decoder")
     SETTINGS = SETTINGS

@@ -5,6 +5,7 @@ from minivae.models.settings import BINARIZED, COMMON, SIZES, Setting, choice, r
 from minivae.models.vae.likelihoods import LIKELIHOODS
 
 SUITED = {
+    "bits": {"latent_dim": 20},  # of images of 0 and 1, on which likelihoods are compared
     "table": {"likelihood": "mixed"},
     # At a rate of 1e-3 Adam moves a noise_logvar by about 3 in 3,000 updates, and columns that
     # others nearly determine want less noise; more units learn some hundred rows by heart; and no
