@@ -29,9 +29,9 @@ FAST = dict(epochs=2, batch_size=16)
 CHECKED = {"vae": SETTINGS, "nade": dict(n_hidden=4, binarize="threshold", **FAST),
            "flow": dict(n_couplings=2, hidden_layer_sizes=(4,), dequantize=None, **FAST),
 }  # fmt: skip
-ESTIMATORS = [
-    find(name)(device=device, **CHECKED[name]) for name in MODELS for device in ("reference", "cpu")
-]
+# No check depends on what computes, so that one family on the compiled machine is enough.
+ESTIMATORS = [find(name)(device="reference", **CHECKED[name]) for name in MODELS]
+ESTIMATORS += [find("vae")(device="cpu", **CHECKED["vae"])]
 # A model of tables with missing values, and what is made of one. In float64, since how BLAS groups
 # rows shows in the last bits of the reference, and scikit-learn compares to 1e-7.
 OF_TABLES = VAE(likelihood="mixed", missing="mask", hidden_layer_sizes=(8,), epochs=5,
