@@ -10,7 +10,7 @@ import importlib
 from types import ModuleType
 
 SUBJECTS = ("dense", "posterior", "likelihoods", "random", "optimizers", "batch", "sequence",
-            "chains", "couplings")  # fmt: skip
+            "chains", "couplings", "convolution")  # fmt: skip
 
 
 def _kernels(side):

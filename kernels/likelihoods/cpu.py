@@ -65,6 +65,15 @@ def bernoulli_mean(logits, mean):
 
 
 @compiled
+def bernoulli_draw(logits, u, x):
+    one, zero = x.dtype.type(1), x.dtype.type(0)
+    for i in range(logits.shape[0]):
+        row, drawn, target = logits[i], u[i], x[i]
+        for j in range(row.size):
+            target[j] = one if drawn[j] < sigmoid(row[j]) else zero
+
+
+@compiled
 def gaussian_nll(mean, noise_logvar, x, observed, scale, nll, dmean, dnoise_logvar):
     zero, one, half = mean.dtype.type(0), mean.dtype.type(1), mean.dtype.type(0.5)
     factor = mean.dtype.type(scale)

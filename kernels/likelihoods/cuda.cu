@@ -26,6 +26,15 @@ extern "C" __global__ void bernoulli_mean(const REAL *logits, i64 logits_row_str
   block_row(mean, mean_row_stride)[j] = sigmoid(block_row(logits, logits_row_stride)[j]);
 }
 
+extern "C" __global__ void bernoulli_draw(const REAL *logits, i64 logits_row_stride, const REAL *u,
+                                          i64 u_row_stride, REAL *x, i64 x_row_stride,
+                                          int columns) {
+  const int j = blockIdx.y * BLOCK + threadIdx.x;
+  if (j >= columns) return;
+  const REAL p = sigmoid(block_row(logits, logits_row_stride)[j]);
+  block_row(x, x_row_stride)[j] = block_row(u, u_row_stride)[j] < p ? (REAL)1 : (REAL)0;
+}
+
 // A block takes a row.
 extern "C" __global__ void gaussian_nll(const REAL *mean, i64 mean_row_stride,
                                         const REAL *noise_logvar, const REAL *x, i64 x_row_stride,

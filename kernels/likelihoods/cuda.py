@@ -13,6 +13,11 @@ def bernoulli_mean(on, logits, mean):
     on.launch("bernoulli_mean", logits.dtype, (B, blocks(D)), logits, mean, D)
 
 
+def bernoulli_draw(on, logits, u, x):
+    B, D = common_shape(logits=logits, u=u, x=x)
+    on.launch("bernoulli_draw", x.dtype, (B, blocks(D)), logits, u, x, D)
+
+
 def gaussian_nll(on, mean, noise_logvar, x, observed, scale, nll, dmean, dnoise_logvar):
     B, D = common_shape(mean=mean, x=x, observed=observed, dmean=dmean)
     on.launch("gaussian_nll", mean.dtype, (B, 1),

@@ -49,6 +49,11 @@ def bernoulli_mean(logits, mean):
     mean[:] = sigmoid(logits)
 
 
+def bernoulli_draw(logits, u, x):
+    """x = [u < sigmoid(logits)], all (B, D): 1 with that probability for u uniform on (0, 1)."""
+    x[:] = u < sigmoid(logits)
+
+
 def gaussian_nll(mean, noise_logvar, x, observed, scale, nll, dmean, dnoise_logvar):
     """nll_i = -ln N(x_i; mean_i, exp(s) I) in nats, dmean and dnoise_logvar times scale.
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from minivae.data import datasets
 from minivae.models import MODELS, find
 
-NOT_OPTIONS = ("verbose", "random_state")  # --quiet and --seed are the command's own
+# --quiet, --seed and --image-shape are the command's own.
+NOT_OPTIONS = ("verbose", "random_state", "image_shape")
 
 
 def whole(word, low=1):

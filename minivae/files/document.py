@@ -63,6 +63,7 @@ def load(path, part, find):
         model.check_settings(device=False)  # the device is of the computer it was trained on
         model.schema_ = schema_of(facts, model)
         D = n_features_of(facts, model.schema_)
+        model._check_width(D)
         layout = Layout(model.program, D, **model.plan_settings())
         check_facts(facts, layout)
         best = any(name.startswith(BEST) for name in arrays)

@@ -59,6 +59,9 @@ class Model(Callbacks, BaseEstimator):
     def _check_family(self):
         """Raise for settings that are wrong together."""
 
+    def _check_width(self, n_features):
+        """Raise where no such model is of so many columns; before anything is made of them."""
+
     def _for_use(self):
         """The layout of the same parameters for using the model."""
         return self.layout_
@@ -132,8 +135,7 @@ class Model(Callbacks, BaseEstimator):
 
     def _loss_weights(self, epoch=None):
         """`_weights` as a tuple, in the order of the layout."""
-        weights = self._weights(epoch)
-        return tuple(weights[name] for name in self.layout_.terms)
+        return tuple(map(self._weights(epoch).get, self.layout_.terms))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -272,8 +274,7 @@ class Model(Callbacks, BaseEstimator):
 
     @one_at_a_time
     def partial_fit(self, X, y=None):
-        """Train for one more pass over all rows of X (n, D), going on from where the model is; y is
-        ignored."""
+        """Train for one more pass over the rows of X (n, D), from where it is; y is ignored."""
         with loop.unchanged_by_errors(self):
             array = self._check_X_to_train(X)
             training = fitting.Training(self, X, array)

@@ -10,6 +10,7 @@ def check_new(model, X, schema, name="X"):
     """X with any number of features, as an array that the model can be trained on."""
     array = tables.as_numbers(model, X, model.dtype, schema, name)
     checks.check_something(array, model, name)
+    model._check_width(array.shape[1])
     return checks.check_values(array, model, model.dtype, tables.labels(X, schema), name)
 
 

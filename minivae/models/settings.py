@@ -27,7 +27,7 @@ class Setting:
     default: object
     constraint: list  # of scikit-learn: any of these
     help: str
-    kind: str = ""  # how a shell writes it: whole real choice sizes schedule schema device; "": no
+    kind: str = ""  # in a shell: whole real choice sizes shape schedule schema device; "": not
     choices: tuple = ()
     option: str = ""  # its name in a shell, where that is another one
     expected: str = ""  # of a number, of sizes or of a schedule: what is allowed, in words
@@ -39,7 +39,7 @@ class Setting:
             words = "{" + ", ".join(map(repr, self.choices)) + "}"
             return words if len(words) < 80 else "str"  # the help names them
         words = {"whole": "int", "real": "float", "sizes": "tuple of int", "schema": "dict",
-                 "schedule": "float, or list of (epochs, rate)"}  # fmt: skip
+                 "shape": "(int, int)", "schedule": "float, or list of (epochs, rate)"}  # fmt: skip
         return words.get(self.kind, "")
 
 
@@ -76,6 +76,16 @@ SIZES = Setting(
     "sizes",
     option="hidden",
     expected=LAYERS,
+)
+SHAPE = "(height, width), positive whole numbers of which one may be -1"
+MOST_PIXELS = 2**16  # for each there is a row of whole numbers: who forges a file gets no more
+IMAGE_SHAPE = Setting(
+    None,
+    ["array-like", None],
+    "(height, width) of a row that is an image, whose columns are its pixels, line by line; -1: as "
+    "many as there are, so (1, -1) is a line; if not given, a square",
+    "shape",
+    expected=SHAPE,
 )
 BINARIZED = choice(
     None,
@@ -172,6 +182,8 @@ def check_value(name, setting, value):
             raise ValueError(f"{name} must be {setting.expected}, got {value!r}")
     elif setting.kind == "sizes":
         check_sizes(name, value)
+    elif setting.kind == "shape":
+        check_shape(name, value)
     elif setting.kind == "schedule":
         schedule(value, name)
 
@@ -198,6 +210,37 @@ def check_sizes(name, sizes):
     fits = isinstance(sizes, list | tuple) or getattr(sizes, "ndim", 0) == 1
     if not fits or not all(is_whole(n) and 1 <= n < MOST for n in sizes):
         raise ValueError(f"{name} must hold {LAYERS}, such as (400,), got {sizes!r}")
+
+
+def check_shape(name, shape):
+    """Raise unless it is None, or the height and the width of an image."""
+    sides = shape if isinstance(shape, list | tuple) else ()
+    right = len(sides) == 2 and all(is_whole(n) and (n == -1 or 1 <= n < MOST) for n in sides)
+    if shape is not None and (not right or max(sides) == -1):
+        raise ValueError(f"{name} must be {SHAPE}, or None for a square, got {shape!r}")
+
+
+def image_size(shape, n_features):
+    """(height, width) of an image of so many pixels, for a setting image_shape that is allowed."""
+    if n_features > MOST_PIXELS:
+        raise ValueError(f"n_features={n_features}: an image has {MOST_PIXELS:,} pixels at most")
+    if shape is None:
+        side = math.isqrt(n_features)
+        if side * side != n_features:
+            raise ValueError(
+                f"n_features={n_features} is no square: set image_shape=(height, width), whose "
+                "product it is; (1, -1) is a line"
+            )
+        return side, side
+    height, width = map(int, shape)
+    height = n_features // width if height == -1 else height
+    width = n_features // height if width == -1 else width
+    if height * width != n_features:
+        raise ValueError(
+            f"image_shape={shape!r} does not fit n_features={n_features}: that must be height times "
+            "width"
+        )
+    return height, width
 
 
 def schedule(rate, name="learning_rate"):

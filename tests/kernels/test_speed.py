@@ -94,6 +94,11 @@ CALLS = {
     "prior_nll alone": (4, lambda: [x, v, heads, 1.0, 0, 1.0, x.copy(), rows, None, None]),
     "scale_inverse": (2, lambda: [x, v, x.copy()]),
     "logistic": (1, lambda: [x, x.copy()]),
+    # A tap's channels; where it is seen from is looked up.
+    "scatter_taps": (1, lambda: [np.ones((9, 99), "f4"), np.zeros((9, 3), int), x.copy()]),
+    "gate": (1, lambda: [np.ones((9, 66), "f4"), x.copy()]),
+    "gate_backward": (1, lambda: [x, np.ones((9, 66), "f4"), np.ones((9, 66), "f4")]),
+    "bernoulli_draw": (1, lambda: [x, x, x.copy()]),
     "random_binarize": (1, lambda: [x.copy(), 1, 2, 3, 4]),
     "threshold": (1, lambda: [x.copy()]),
     "sgd": (2, lambda: [v.copy(), v, v.copy(), 0.1, 0.1, 0.1]),
@@ -102,7 +107,8 @@ CALLS = {
 }  # fmt: skip
 # Kernels without such a loop: whole numbers, memory only, products (below), sums in a fixed order.
 APART = {"random_words", "random_uniform", "random_normal", "copy", "join", "matmul", "add_terms",
-         "repeat_rows", "metropolis", "split_columns", "merge_columns"}  # fmt: skip
+         "repeat_rows", "metropolis", "split_columns", "merge_columns",
+         "gather_taps"}  # fmt: skip
 VECTOR = r"= (?:fmul|fadd|fsub|fdiv|fcmp) [^\n]*<(?:4|8|16) x float>"
 LIBM = r"call [^\n]*@(?:llvm\.)?(?:exp|log|log1p|expm1|tanh|sin|cos)f?\b"
 DOUBLE = r"= (?:fmul|fadd|fsub|fdiv) [^\n]*<\d+ x double>"

@@ -99,7 +99,8 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
         "repeat_rows": [a, Out(np.full((3 * n, m), np.nan), 0)],
         "scale_rows": [b[:, 0].copy(), Out(a, abs(a * b[:, :1]))],
         "mean_of_draws": [a.reshape(-1), Out(rows, abs(a).sum(axis=1), m)],
-    } | chains_arguments(a, b, c, d, rng) | couplings_arguments(draw, rng, n, m)  # fmt: skip
+    } | chains_arguments(a, b, c, d, rng) | couplings_arguments(draw, rng, n, m) | (
+        convolution_arguments(draw, rng, dtype, n, m))  # fmt: skip
 
 
 def posterior_arguments(draw, n, m, K, full, paid):
@@ -226,6 +227,35 @@ def couplings_arguments(draw, rng, n, D):
         ],
         "scale_inverse": [y, log_scale, Out(new, abs(y) * np.exp(-held))],
         "logistic": [noise, Out(new, abs(np.log(noise)) + abs(np.log1p(-noise)))],
+    }  # fmt: skip
+
+
+def convolution_arguments(draw, rng, dtype, n, C):
+    """Those of the kernels of convolutions of n rows of 4 positions with C channels, 3 taps; and of
+    draws of bits, whose uniforms keep away from their probabilities.
+
+    1 - tanh^2 cancels, by roundings of tanh^2; and a sigmoid that is no normal number may be 0.
+    """
+    D, T, limits = 4, 3, np.finfo(dtype)
+    inverse = np.stack([rng.permutation(np.where(rng.random(D) < 0.3, -1, rng.permutation(D)))
+                        for _ in range(T)], axis=1)  # fmt: skip
+    P = 1 + int(rng.integers(D))
+    dcols, dh, a, dy = draw(D * n, T * C), draw(D * n, C), draw(n, 2 * C), draw(n, C)
+    tap = abs(dcols).reshape(n, D, T, C)[:, np.maximum(inverse, 0), np.arange(T)]
+    terms = (tap * (inverse >= 0)[:, :, None]).sum(axis=2).reshape(dh.shape)
+    t, logits = abs(np.tanh(a[:, :C])), a[:, C:]
+    s = special.expit(logits) + limits.tiny / limits.eps
+    p, u = special.expit(logits), rng.random((n, C))
+    one = np.where(abs(p - 0.5) < 0.499, u < 0.5, p > 0.5)
+    u = np.where(one, p / 2, (1 + p) / 2).astype(dtype).astype(np.float64)
+    return {
+        "gather_taps": [dh, rng.integers(-1, D, (P, T)), Out(np.full((P * n, T * C), np.nan), 0)],
+        "scatter_taps": [dcols, inverse, Out(dh, abs(dh) + terms, T)],
+        "gate": [a, Out(dy * np.nan, t * s)],
+        "gate_backward": [
+            dy, a, Out(a * np.nan, np.hstack([abs(dy) * s, abs(dy) * t * s])),
+        ],
+        "bernoulli_draw": [logits, u, Out(dy * np.nan, 0)],
     }  # fmt: skip
 
 
