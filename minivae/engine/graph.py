@@ -33,14 +33,15 @@ def in_turn(method):
 
 def make_task(device, layout, recipe, data, P, moments, rows, dtype):
     """The Task for batches of up to so many rows, with all its arrays but the data new; moments: of
-    each parameter, 2 to train and else 0."""
+    each parameter, 2 to train, with what is carried, and else 0."""
     empty, values = device.empty, layout.constants(dtype) or ()
     constants = tuple(empty(array.shape, array.dtype) for array in values)
     for array, there in zip(values, constants, strict=True):
         device.upload(array, there)
+    carried = {n: empty((rows, r.columns), dtype) for n, r in layout.carried.items() if moments}
     return Task(
-        layout.plan, *layout.tables(), constants or None, recipe, data, empty((P,), dtype),
-        empty((moments, P), dtype), empty((P,), dtype),
+        layout.plan, *layout.tables(), constants or None, layout.places(carried), recipe, data,
+        empty((P,), dtype), empty((moments, P), dtype), empty((P,), dtype),
         empty((rows * layout.width,), dtype), empty((len(layout.terms),), np.float64), None, 1,
     )  # fmt: skip
 
@@ -60,8 +61,7 @@ class Trainer:
         bound = bind(layout.program, captured, lambda function, inline: function)
         self.train_step = bound[step].train_step
         self.steps, self.graphs, self.task, self.order = FIRST_CHUNK, {}, None, None
-        self.state = self.given = None  # what is on the device, as the host knows it
-        self.stored = True
+        self.state, self.given, self.stored = None, None, True  # as the host knows the device
         self.reserve(recipe, X)
 
     def __enter__(self):
@@ -111,6 +111,8 @@ class Trainer:
         if not self.stored:
             self.state.theta[:] = self.device.download(self.task.theta)
             self.state.moments[:] = self.device.download(self.task.moments)
+            for rows, there in self._carried():
+                rows[:] = self.device.download(there)
             self.stored = True
 
     @in_turn
@@ -157,7 +159,15 @@ class Trainer:
             self.device.upload(state.theta, self.task.theta)
             self.device.upload(state.moments, self.task.moments)
             self.state = state
+            for kept, there in self._carried():
+                self.device.upload(kept, there)
         self.device.upload(np.ascontiguousarray(rows, np.int64), self.order[: len(rows)])
+
+    def _carried(self):
+        """(rows of the state, the same on the device) of each region that is carried."""
+        self.state.carry(n := self.task.work.size // self.layout.width)
+        here, there = self.state.carried.values(), self.task.carried or ()
+        return [(rows[:n], rest) for rows, (_, rest) in zip(here, there, strict=True)]
 
     def _allocate(self, recipe, data):
         batch = min(recipe.batch_size, len(data))
@@ -176,9 +186,9 @@ class Trainer:
     def _advice(self, batch, data):
         """What did not fit, and what would."""
         size, free = self.dtype.itemsize, self.device.free_memory()
-        model = 4 * self.n_parameters * size
+        model, carried = 4 * self.n_parameters * size, self.layout.carried.values()
+        row = (self.layout.width + sum(place.columns for place in carried)) * size
         rows = 8 * len(data) + (data.nbytes if self.own else 0)
-        row = self.layout.width * size
         fits = int(MARGIN * (free - model - rows) / row)
         if fits > 0:
             advice = f"batch_size up to {fits} would fit"

@@ -80,7 +80,7 @@ class Layout:
 
     def __init__(self, program, n_features, **settings):
         self.program, self.n_features, self.settings = program, n_features, settings
-        self.slots, self.regions = {}, {}
+        self.slots, self.regions, self.carried = {}, {}, {}
         self.n_parameters = self.width = 0  # P, and numbers per row of a workspace
         self._layers, self._blocks, self._pieces, self._constants = [], [], [], []
         self.terms = program.TERMS
@@ -108,6 +108,12 @@ class Layout:
         self.regions[name] = Region(self.width, columns, repeat)
         self.width += columns * repeat
         return self.regions[name]
+
+    def carry(self, name, columns):
+        """A new region (B, columns) whose rows persist, such as Markov chains: row i begins a step
+        as row i of a step before left it, if the loss was finite there, or as 0."""
+        self.carried[name] = self.region(name, columns)
+        return self.carried[name]
 
     def block(self, *pieces, layer=-1):
         """A new block: (name, shape, by_columns, glorot) of each piece; where each begins.
@@ -183,6 +189,10 @@ class Layout:
         if not self._constants:
             return None
         return tuple(c if c.dtype.kind == "i" else c.astype(dtype) for c in self._constants)
+
+    def places(self, carried):
+        """`Task.carried` for {region: rows}; None where nothing is carried."""
+        return tuple((self.carried[name], rows) for name, rows in carried.items()) or None
 
     def named_views(self, flat):
         """{name: view} of a buffer (P,): every parameter by its name, sharing memory with it.

@@ -8,13 +8,13 @@ computes is a function over the kernel table, which the module imports as
     NAME                    "nade": what files and the command call it
     TERMS                   ("nll",): the terms of its loss, each a value per row, in nats
     SCORE                   ("log_likelihood", "ln p(x)"): name and title of what is maximised,
-                            minus the sum of the terms with the weights that `weights()` gives
+                            minus the sum of the terms by `score_weights()` if there, or `weights()`
     class Plan(NamedTuple)  the model as whole numbers, Regions and Nets: no arrays
     make_plan(layout, n_features, **settings)
                             declares regions, dense nets and blocks of parameters by name, once,
                             and before them terms that only some settings have; the layout answers
-                            with their places. Arrays that never change, such as which columns of x
-                            are of what kind, are its `constant`s, which the task has
+                            with their places. Arrays that never change are its `constant`s, which
+                            the task has; rows it is to `carry`, as of Markov chains, stay for steps
     weights(**settings)     {term: weight}; loss = mean over rows of the sum of weight * term
 
 and, for a task (engine/task.py) and the rows of a shard, compiled or not,

@@ -8,10 +8,11 @@ So no gradient is ever added up across workers, and compiled results have the sa
 number of them.
 """
 
-from minivae.engine.task import Shard, share, terms
+from minivae.engine.task import Shard, region, share, terms
 from minivae.kernels import ADAGRAD, ADAM, SGD
 from minivae.kernels.tables import reference as k
 
+APART = ("bring", "put_back")  # compiled once for each type of what is carried
 program = None  # the family's module: `bind` puts it here, as it puts a table behind k
 
 
@@ -35,12 +36,14 @@ def train_step(task, rows, step, worker):
     B = rows.size
     first, last = share(B, worker, task.workers)
     shard = Shard(B, first, last)
+    bring(task.work, task.carried, shard)
     program.load(task, rows[first:last], shard, step)
     program.rows_pass(task, shard)
     k.join(task.barrier, task.workers)
 
     if not k.all_finite(terms(task, B)):
         return False
+    put_back(task.work, task.carried, shard)
     batch = Shard(B, 0, B)
     for block in range(task.blocks.size):
         program.block_gradient(task, block, batch, worker)
@@ -49,6 +52,20 @@ def train_step(task, rows, step, worker):
         k.add_terms(terms(task, B), task.totals)
     k.join(task.barrier, task.workers)
     return True
+
+
+def bring(work, carried, shard):
+    """The shard's carried rows into the workspace, where `load` finds them."""
+    if carried is not None:
+        for place, rows in carried:  # once each; `copy` would not, after a loss that is not finite
+            k.repeat_rows(rows[shard.first : shard.last], region(work, place, shard))
+
+
+def put_back(work, carried, shard):
+    """The shard's carried rows as the step leaves them, to where the next one finds them."""
+    if carried is not None:
+        for place, rows in carried:
+            k.copy(region(work, place, shard), rows[shard.first : shard.last])
 
 
 def update_block(task, block, step, worker):

@@ -38,6 +38,7 @@ class Task(NamedTuple):
     blocks: np.ndarray
     pieces: np.ndarray
     constants: tuple | None  # arrays that the family's plan declared
+    carried: tuple | None  # (Region, rows (at least B, columns)) of each region that is carried
     recipe: Recipe
     data: np.ndarray  # (N, D)
     theta: np.ndarray  # (P,) parameters

@@ -11,9 +11,7 @@ import numpy as np
 from minivae.engine.task import Recipe, Shard, Task, terms
 
 CHUNK_SECONDS = 0.1  # how long compiled code runs between two looks at the clock and at Ctrl-C
-WORK_PER_THREAD = (
-    5e6  # multiply-adds of a step below which one more thread costs more than it saves
-)
+WORK_PER_THREAD = 5e6  # multiply-adds of a step below which one more thread does not pay
 NO_RECIPE = Recipe(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 1, 0, ())  # for who does not train
 
 
@@ -29,12 +27,13 @@ def read_only(data):
     return data
 
 
-def make_task(layout, recipe, data, theta, moments, rows, workers=1):
+def make_task(layout, recipe, data, theta, moments, rows, workers=1, carried=None):
     """The Task for batches of up to so many rows, with new room for workspace and gradient."""
     return Task(
-        layout.plan, *layout.tables(), layout.constants(theta.dtype), recipe, read_only(data),
-        theta, moments, np.zeros_like(theta), np.zeros(rows * layout.width, theta.dtype),
-        np.zeros(len(layout.terms)), np.zeros(3, np.int64), workers,
+        layout.plan, *layout.tables(), layout.constants(theta.dtype), carried, recipe,
+        read_only(data), theta, moments, np.zeros_like(theta),
+        np.zeros(rows * layout.width, theta.dtype), np.zeros(len(layout.terms)),
+        np.zeros(3, np.int64), workers,
     )  # fmt: skip
 
 
@@ -50,9 +49,9 @@ class Trainer:
         self.machine, self.steps = machine, 1
         batch, one = min(recipe.batch_size, X.shape[0]), machine.name == "reference"
         self.workers = 1 if one else count_threads(n_threads, layout.n_parameters, batch)
-        no_data = np.zeros((0, X.shape[1]), state.theta.dtype)
-        self.task = make_task(layout, recipe, no_data, state.theta, state.moments, batch,
-                              self.workers)  # fmt: skip
+        state.carry(batch)
+        self.task = make_task(layout, recipe, X[:0], state.theta, state.moments, batch,
+                              self.workers, layout.places(state.carried))  # fmt: skip
         self.threads = started(self.workers) if self.workers > 1 else None
 
     def __enter__(self):
@@ -126,8 +125,7 @@ def started(workers):
 def count_threads(n_threads, n_parameters, batch_size):
     """Workers for one step: as many as asked for, or as there are processors and work for them."""
     if n_threads is None:
-        work = 3 * batch_size * n_parameters
-        n_threads = max(1, min(processors(), int(work / WORK_PER_THREAD)))
+        n_threads = max(1, min(processors(), int(3 * batch_size * n_parameters / WORK_PER_THREAD)))
     return min(n_threads, batch_size)
 
 
@@ -180,15 +178,22 @@ class Session:
     def load(self, batch, binarize=0, seed=0, step=0):
         """The rows that were put, and the noise of a step, as training loads them."""
         recipe = self.recipe._replace(binarize=binarize, seed=seed)
+        self._begin_carried(batch)
         self.program.load(self.task._replace(recipe=recipe), self.rows[: batch.B], batch, step)
 
     def load_x(self, batch):
         """x of the rows that were put, and what of it is known, without any noise."""
+        self._begin_carried(batch)
         observed = None
         if "observed" in self.layout.regions:
             observed = self.view("observed", batch.B)
         x = self.view("x", batch.B)
         self.k.gather(self.task.data, self.rows[: batch.B], x, observed)
+
+    def _begin_carried(self, batch):
+        """What persists from step to step is 0, as before the first one."""
+        for name, place in self.layout.carried.items():
+            self.upload(np.zeros((batch.B, place.columns)), self.view(name, batch.B))
 
     def view(self, name, B):
         """A region of the workspace for B rows, where the machine has it."""

@@ -10,7 +10,7 @@ from numbers import Integral
 import numpy as np
 
 from minivae.engine.layout import Layout
-from minivae.engine.state import BEST, Record, State
+from minivae.engine.state import BEST, CARRIED, Record, State
 from minivae.files import storage
 from minivae.kernels.optimizers import FACTS
 
@@ -67,7 +67,9 @@ def load(path, part, find):
         layout = Layout(model.program, D, **model.plan_settings())
         check_facts(facts, layout)
         best = any(name.startswith(BEST) for name in arrays)
-        storage.compare(path, arrays, State.unmade(layout, model.dtype, best).arrays(layout))
+        rows = carried_rows(arrays)
+        expected = State.unmade(layout, model.dtype, best, rows)
+        storage.compare(path, arrays, expected.arrays(layout))
         made = model.new_state(D, facts["seed"])
     except WRONG as error:
         raise storage.StorageError(f"{path}: does not describe a model ({error})") from error
@@ -78,6 +80,7 @@ def load(path, part, find):
     state.epochs, state.steps, state.rows = facts["epochs"], facts["steps"], facts["rows"]
     state.totals[:] = facts["totals"]
     state.best = np.zeros_like(state.theta) if best else None
+    state.carry(rows)
     model.n_features_in_ = facts["n_features"]
     if facts["feature_names"]:
         model.feature_names_in_ = np.array(facts["feature_names"], dtype=object)
@@ -116,6 +119,11 @@ def check_sizes(model, n_arrays):
         value = getattr(model, name)
         if setting.kind == "sizes" and isinstance(value, tuple) and len(value) > n_arrays:
             raise ValueError(f"{name} has more entries than the file has arrays")
+
+
+def carried_rows(arrays):
+    """How many rows of what persists from step to step a file has, by the first array of such."""
+    return next((len(a) for n, a in arrays.items() if n.startswith(CARRIED) and a.ndim), 0)
 
 
 def schema_of(facts, model):

@@ -106,8 +106,8 @@ class Run:
 def score(program, terms):
     """What is maximised, for {term: value}: minus the sum of the program's terms, each with its own
     weight in the objective, whatever weight it was given in the loss."""
-    weights = program.weights()
-    return -sum(weights[name] * terms[name] for name in program.TERMS)
+    weights = getattr(program, "score_weights", program.weights)()
+    return -sum(weight * terms[name] for name, weight in weights.items())
 
 
 def make_recipe(settings, seed, rate, binarize, weights):

@@ -75,7 +75,8 @@ def bits(model):
     state, record = model.state_, model.record_
     history = sorted(item for item in record.history.items() if item[0] != "seconds")
     facts = state.epochs, state.steps, state.rows, state.totals.tolist(), model.seed_
-    return state.theta.tobytes(), state.moments.tobytes(), facts, repr(history)
+    carried = [(name, rows.tobytes()) for name, rows in state.carried.items()]
+    return state.theta.tobytes(), state.moments.tobytes(), carried, facts, repr(history)
 
 
 def scores(model, X):

@@ -27,7 +27,8 @@ def history(model):
 
 def same_model(a, b):
     """Assert that two models are equal, bit for bit, in all that training made."""
-    for x, y in [(a.state_.theta, b.state_.theta), (a.state_.moments, b.state_.moments)]:
+    arrays = [[m.state_.theta, m.state_.moments, *m.state_.carried.values()] for m in (a, b)]
+    for x, y in zip(*arrays, strict=True):
         assert (x.dtype, x.tobytes()) == (y.dtype, y.tobytes())
     facts = [
         (m.state_.steps, m.state_.epochs, m.state_.rows, m.seed_, m.n_features_in_, history(m))
