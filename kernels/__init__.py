@@ -38,6 +38,7 @@ STREAM_WEIGHTS, STREAM_ORDER, STREAM_POSTERIOR, STREAM_BINARIZE = range(4)
 STREAM_PRIOR, STREAM_EVALUATION, STREAM_SCORE, STREAM_PIXELS, STREAM_SAMPLE = range(4, 9)
 STREAM_CHAINS, STREAM_METROPOLIS = range(9, 11)
 STREAM_SAMPLE_UNIFORM, STREAM_IMPUTATION, STREAM_HELD_OUT = range(11, 14)
+STREAM_HIDDEN, STREAM_VISIBLE, STREAM_FLIP = range(14, 17)
 
 # A log-variance is held within +-LOGVAR_BOUND before exp, so that float32 never overflows:
 # exp(30) is 1e13, and its square still fits. Outside, the gradient is 0.

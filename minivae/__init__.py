@@ -14,6 +14,7 @@ _HOMES = {
     "VAE": "models.vae.estimator",
     "NADE": "models.nade",
     "Flow": "models.flow",
+    "RBM": "models.rbm",
     "LinearGaussian": "models.linear_gaussian",
     "VAEImputer": "models.vae.imputer",
     "VAEOutlierDetector": "models.vae.outliers",

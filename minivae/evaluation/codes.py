@@ -1,5 +1,5 @@
-"""A model that maps data to codes and back, one to one: its codes, and ln p(x) of data that are
-spread over cells by uniform noise."""
+"""A model that maps data to codes and back: its codes, and ln p(x) of data that are spread over
+cells by uniform noise."""
 
 import math
 
@@ -10,29 +10,31 @@ from minivae.evaluation.blocks import for_blocks
 from minivae.kernels import STREAM_SCORE
 
 
-def encode(session, X):
-    """z (n, D) of the rows of X; of data in cells, for the middle of each."""
-    codes = np.empty(X.shape, session.task.theta.dtype)
+def encode(session, X, name="z", by="terms_pass"):
+    """The codes (n, width) of the rows of X, a region of this name that this function of the
+    program writes; of data in cells, for the middle of each."""
+    width = session.layout.regions[name].columns
+    codes = np.empty((X.shape[0], width), session.task.theta.dtype)
 
     def work(session, rows):
         batch = _put(session, X, rows)
         if "noise" in session.layout.regions:
-            middle = np.full((batch.B, X.shape[1]), 0.5, codes.dtype)
-            session.upload(middle, session.view("noise", batch.B))
-        session.program.terms_pass(session.task, batch)
-        codes[rows] = session.download(session.view("z", batch.B))
+            noise = session.view("noise", batch.B)
+            session.upload(np.full(noise.shape, 0.5), noise)
+        getattr(session.program, by)(session.task, batch)
+        codes[rows] = session.download(session.view(name, batch.B))
 
     for_blocks(session, X.shape[0], work)
     return codes
 
 
-def decode(session, Z):
-    """x (n, D) of codes Z (n, D)."""
-    X = np.empty_like(Z)
+def decode(session, Z, name="z"):
+    """x (n, D) of codes Z (n, width), a region of this name."""
+    X = np.empty((len(Z), session.layout.n_features), session.task.theta.dtype)
 
     def work(session, rows):
         batch = session.batch(rows.stop - rows.start)
-        session.upload(Z[rows], session.view("z", batch.B))
+        session.upload(Z[rows], session.view(name, batch.B))
         session.program.decode(session.task, batch)
         X[rows] = session.download(session.view("x", batch.B))
 

@@ -6,6 +6,7 @@ MODELS = {
     "vae": "minivae.models.vae.estimator:VAE",
     "nade": "minivae.models.nade:NADE",
     "flow": "minivae.models.flow:Flow",
+    "rbm": "minivae.models.rbm:RBM",
 }
 
 

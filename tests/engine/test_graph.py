@@ -36,6 +36,7 @@ WIDE = {
     "vae": dict(hidden_layer_sizes=(40,)),
     "nade": dict(n_hidden=40),
     "flow": dict(hidden_layer_sizes=(40,)),
+    "rbm": dict(n_hidden=40),
 }  # more than a warp
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -118,9 +119,14 @@ def test_bits_do_not_depend_on_the_order_of_threads_nor_on_capture(family, devic
                            2, BATCH, X.dtype)  # fmt: skip
     for name in CHANGED:
         device.upload(getattr(state, name), getattr(task, name))
+    state.carry(BATCH)
+    for (_, there), rows in zip(task.carried or (), state.carried.values(), strict=True):
+        device.upload(rows, there)
     assert on_device(p.program, device).step.train(task, put(device, p.order()), 0, 0) == 4
     for name in CHANGED:
         assert_array_equal(device.download(getattr(task, name)), getattr(one, name))
+    for (_, there), rows in zip(task.carried or (), one.carried.values(), strict=True):
+        assert_array_equal(device.download(there), rows)
     assert_array_equal(device.download(task.gradient), gradient)
 
 
@@ -157,6 +163,9 @@ NODES = {  # a new family needs a line here
         bias_activation coupling merge_columns prior_nll split_columns coupling_backward
         matmul activation_backward matmul add all_finite matmul sum_rows adam
         matmul sum_rows adam sum_rows adam add_terms advance""",
+    "rbm": """repeat_rows gather random_uniform matmul bias_activation random_binarize matmul
+        bias_activation random_binarize matmul free_energy matmul free_energy pseudo_nll
+        all_finite copy matmul sum_rows sum_rows adam add_terms advance""",
 }
 
 
@@ -189,6 +198,7 @@ def test_a_state_goes_on_where_it_was_stored(training, device):
     later = p.start()
     for name in CHANGED:
         getattr(later, name)[:] = getattr(state, name)
+    later.carried = {name: rows.copy() for name, rows in state.carried.items()}
     later.steps = state.steps
     run(trainer, p.recipe, state, X, order[8:])
     trainer.store()

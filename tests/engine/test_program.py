@@ -19,11 +19,11 @@ from minivae.engine.threads import Session
 from minivae.kernels import tables
 from minivae.kernels.support import native
 from minivae.kernels.tables import reference
-from minivae.models import MODELS, flow, nade
+from minivae.models import MODELS, flow, nade, rbm
 from minivae.models.vae import estimator, likelihoods, objectives
 from minivae.models.vae import program as vae
 
-PROGRAMS = {"vae": vae, "nade": nade, "flow": flow, "toy": toy}
+PROGRAMS = {"vae": vae, "nade": nade, "flow": flow, "rbm": rbm, "toy": toy}
 
 
 def plain(function, inline):
@@ -111,6 +111,7 @@ def test_a_bound_step_calls_its_own_table_only(name):
         "nade": dict(n_hidden=3),
         "flow": dict(n_couplings=2, hidden_layer_sizes=(3,), activation="tanh", coupling="affine",
                      prior="logistic", levels=2),
+        "rbm": dict(n_hidden=3, n_steps=1, persistent=True),
         "toy": dict(n_latents=2, n_repeats=3),
     }[name]  # fmt: skip
     layout = Layout(program, 5, **settings)
@@ -128,7 +129,7 @@ def test_a_bound_step_calls_its_own_table_only(name):
         batch = session.put(np.eye(4, 5))
         session.load(batch)
         session.step.loss_and_gradient(session.task, batch)
-    assert "gather" in calls and {"bernoulli_nll", "prior_nll"} & set(calls)
+    assert "gather" in calls and {"bernoulli_nll", "prior_nll", "free_energy"} & set(calls)
 
 
 # --- how compiled -------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_a_file_is_loaded_by_its_own_family_or_by_any(saved, tmp_path):
         minivae.load(tmp_path / "nade", part="encoder")
     arrays, metadata = parts(saved)
     forge(saved, arrays, json.loads(metadata["minivae"]) | {"model": "GAN"})
-    with pytest.raises(StorageError, match="model must be one of vae, nade, flow, got 'GAN'"):
+    with pytest.raises(StorageError, match="model must be one of vae, nade, flow, rbm, got 'GAN'"):
         minivae.load(saved)
 
 

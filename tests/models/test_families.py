@@ -102,7 +102,9 @@ def test_the_history_is_of_the_loss_that_is_minimised(name, device):
     history = {key: values[0] for key, values in model.history_.items()}
     assert_allclose(history["loss"], loss, rtol=1e-13)
     terms = sum(weight * history[term] for term, weight in model.program.weights().items())
-    assert_allclose([terms, -history[model.program.SCORE[0]]], loss, rtol=1e-13)
+    assert_allclose(terms, loss, rtol=1e-13)
+    if not hasattr(model.program, "score_weights"):  # what is shown is the loss
+        assert_allclose(-history[model.program.SCORE[0]], loss, rtol=1e-13)
     length = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
     assert_allclose(history["gradient_norm"], length, rtol=1e-12)
 
@@ -218,7 +220,7 @@ def test_the_trace_of_a_batch_is_of_its_loss(name):
     terms = sum(weight * trace[term].mean() for term, weight in weights.items())
     assert_allclose(terms, loss, rtol=1e-13)
     alone = [key for key in gradients if f"d{key}" in trace]  # heads are one matrix there
-    assert len(alone) >= 4
+    assert len(alone) >= min(4, len(gradients))
     for key in alone:
         assert_array_equal(trace[f"d{key}"], gradients[key], err_msg=key)
 
@@ -258,7 +260,7 @@ def test_scores_belong_to_rows(name, device):
     assert model.score_kind in ("exact", "lower bound", "estimate", None)
 
 
-EXACT = [name for name in MODELS if find(name).score_kind == "exact"]
+EXACT = [n for n in MODELS if small(n).score_kind == "exact" and small(n).on_unit_interval]
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -27,6 +27,7 @@ SHAPES = {
     "vae": dict(hidden_layer_sizes=(4,), activation="relu"),
     "nade": dict(n_hidden=4),
     "flow": dict(n_couplings=1, hidden_layer_sizes=(4,)),
+    "rbm": dict(n_hidden=4, n_steps=1),
 }
 
 

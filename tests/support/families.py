@@ -8,6 +8,7 @@ SMALL = {  # settings that make a family's model small; the only place that know
     "vae": dict(latent_dim=2, hidden_layer_sizes=(5, 4), activation="tanh"),
     "nade": dict(n_hidden=5),
     "flow": dict(n_couplings=3, hidden_layer_sizes=(5,), activation="tanh", dequantize=2),
+    "rbm": dict(n_hidden=5, n_steps=2),
 }
 assert SMALL.keys() == MODELS.keys(), "every family needs small settings here"
 

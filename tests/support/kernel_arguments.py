@@ -99,8 +99,12 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
         "repeat_rows": [a, Out(np.full((3 * n, m), np.nan), 0)],
         "scale_rows": [b[:, 0].copy(), Out(a, abs(a * b[:, :1]))],
         "mean_of_draws": [a.reshape(-1), Out(rows, abs(a).sum(axis=1), m)],
-    } | chains_arguments(a, b, c, d, rng) | couplings_arguments(draw, rng, n, m) | (
-        convolution_arguments(draw, rng, dtype, n, m))  # fmt: skip
+    } | {
+        **chains_arguments(a, b, c, d, rng),
+        **couplings_arguments(draw, rng, n, m),
+        **convolution_arguments(draw, rng, dtype, n, m),
+        **boltzmann_arguments(draw, rng, n, m, 7),
+    }  # fmt: skip
 
 
 def posterior_arguments(draw, n, m, K, full, paid):
@@ -256,6 +260,37 @@ def convolution_arguments(draw, rng, dtype, n, C):
             dy, a, Out(a * np.nan, np.hstack([abs(dy) * s, abs(dy) * t * s])),
         ],
         "bernoulli_draw": [logits, u, Out(dy * np.nan, 0)],
+    }  # fmt: skip
+
+
+def boltzmann_arguments(draw, rng, n, D, H):
+    """Those of the kernels of a machine of D visible and H hidden units.
+
+    s = field + c is off by the rounding of what is added, softplus' <= 1 hands that on whole, and a
+    sigmoid by (1 - sigmoid) times it. The column of pseudo_nll is asked for in its middle.
+    """
+    v, field, W, (a, base), c = draw(n, D), draw(n, H), draw(D, H), draw(2, D), draw(H)
+    x, scale, sloped = rng.choice([0, 0.5, 1], (n, D)), rng.normal(), rng.random() < 0.7
+    column, rows = rng.integers(0, D, n), np.full(n, np.nan)
+    t, s, added = 1 - 2 * x[np.arange(n), column], field + c, abs(field) + abs(c)
+    soft, flipped = np.logaddexp(0, s) + added, np.logaddexp(0, s + t[:, None] * W[column])
+    tempered = np.logaddexp(0, s / 2) + np.logaddexp(0, s / 4) + added
+    energy = abs(v) @ abs(a) + soft.sum(axis=1)
+    total = (soft + flipped + abs(W[column])).sum(axis=1)
+    return {
+        "free_energy": [
+            v, field, a, c, scale, Out(rows, energy, D + H),
+            Out(v * np.nan, abs(scale * v)) if sloped else None,
+            Out(field * np.nan, abs(scale) * special.expit(s) * (1 + added)) if sloped else None,
+        ],
+        "pseudo_nll": [
+            x, ((column + 0.5) / D).astype("f4").astype("f8")[:, None], field, W, a, c,
+            Out(rows, D * (total + abs(a[column])), H + 2),
+        ],
+        "anneal_energy": [
+            v, field, base, a, c, 0.25, 0.5,
+            Out(rows, abs(v) @ (abs(a) + abs(base)) + tempered.sum(axis=1), D + H),
+        ],
     }  # fmt: skip
 
 

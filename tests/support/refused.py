@@ -52,7 +52,7 @@ from minivae import StorageError
 from minivae.models import MODELS
 
 # fmt: off
-ALL, VAES, NADES, FLOWS = tuple(MODELS), ("vae",), ("nade",), ("flow",)
+ALL, VAES, NADES, FLOWS, RBMS = tuple(MODELS), ("vae",), ("nade",), ("flow",), ("rbm",)
 GAUSSIAN = dict(likelihood="gaussian")  # for families that have it
 def in_parts(values):
     """A csr matrix (24, 5) whose first entry is the sum of two."""
@@ -207,10 +207,10 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         ValueError, "array-like|positive integers", [
         *each("hidden_layer_sizes", 4, np.array(4)),
         *call(lambda w: w.model.set_params(hidden_layer_sizes=np.array(4)).save(w.path))]),
-    ("n_hidden: 0, a fraction or True", NADES, "n_hidden", ValueError, "be .* [Gg]ot (0|2.5|True)",
-        each("n_hidden", 0, 2.5, True)),
-    ("n_hidden: more than memory holds", NADES, "n_hidden", (ValueError, MemoryError), "1000000000",
-        use(names=["fit"], n_hidden=10**15) + use(names=["fit"], n_hidden=10**20)),
+    ("n_hidden: 0, a fraction or True", NADES + RBMS, "n_hidden", ValueError,
+        "be .* [Gg]ot (0|2.5|True)", each("n_hidden", 0, 2.5, True)),
+    ("n_hidden: more than memory holds", NADES + RBMS, "n_hidden", (ValueError, MemoryError),
+        "1000000000", use(names=["fit"], n_hidden=10**15) + use(names=["fit"], n_hidden=10**20)),
     ("learning_rate: 0, negative, NaN or infinity", ALL, "learning_rate", ValueError,
         "(0|-1|nan|inf)",
         each("learning_rate", 0, -1, np.nan, np.inf, -np.inf)),
@@ -246,7 +246,17 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         "must be (a str among|one of) .*'best'",
         [way for name in "optimizer device dtype matmul_precision".split()
          for way in each(name, "best")]),
-    ("binarize: a name that is unknown", VAES + NADES, "binarize", ValueError,
+    ("n_steps: 0, a fraction or more than 1000", RBMS, "n_steps", ValueError, "[Gg]ot (0|2.5|1001)",
+        each("n_steps", 0, 2.5, 1001)),
+    ("chains: a name that is unknown", RBMS, "chains", ValueError, "must be a str among .*'best'",
+        each("chains", "best")),
+    ("n_chains, n_temperatures or n_gibbs: 0 or a fraction", RBMS,
+        "n_chains|n_temperatures|n_gibbs", ValueError, "got (0|2.5)", [
+        way for n in (0, 2.5) for way in call(
+        lambda w, n=n: w.model.log_partition(n_chains=n),
+        lambda w, n=n: w.model.log_partition(n_temperatures=n),
+        lambda w, n=n: w.model.sample(n_gibbs=n))]),
+    ("binarize: a name that is unknown", VAES + NADES + RBMS, "binarize", ValueError,
         "must be a str among .*'best'", each("binarize", "best")),
     ("coupling or prior: a name that is unknown", FLOWS, "coupling|prior", ValueError,
         "must be a str among .*'best'", each("coupling", "best") + each("prior", "best")),
@@ -290,6 +300,8 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
     ("Z of another width", VAES, "Z", ValueError, "Z has 3 columns, expected .* 2",
         call(lambda w: w.model.inverse_transform(np.zeros((4, 3))))),
     ("Z of another width than X has", FLOWS, "Z", ValueError, "Z has 3 columns, expected .*: 5",
+        call(lambda w: w.model.inverse_transform(np.zeros((4, 3))))),
+    ("Z of another width than n_hidden", RBMS, "Z", ValueError, "Z has 3 columns, expected .*: 5",
         call(lambda w: w.model.inverse_transform(np.zeros((4, 3))))),
     ("Z that is flat", VAES, "Z", ValueError, "2D array, got 1D",
         call(lambda w: w.model.inverse_transform(np.zeros(2)))),
@@ -391,7 +403,7 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         *command(NEW + "--weight-decay -1")]),
     ("an option of another family", ALL, "--n-hidden|--latent-dim", CommandError,
         "2 .*unknown option", [lambda w: command(NEW + {"vae": "--n-hidden", "nade": "--latent-dim",
-        "flow": "--n-hidden"}[w.family] + " 2")[0](w)]),
+        "flow": "--n-hidden", "rbm": "--latent-dim"}[w.family] + " 2")[0](w)]),
     ("a family that is unknown", ALL, "--model", CommandError, "2 .*invalid choice: 'rbn'",
         command("train X.npy --out new --model rbn")),
     ("encode, decode or reconstruct, with a model that has no codes", NADES, "encode|decode|recon",
@@ -410,7 +422,7 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         data("t.csv", b"x,day\n0,2020-01-31\n1,2020-02-01\n")),
     ("a csv file with two columns of one name", ALL, "t.csv", CommandError,
         "2 .*two columns have one name, 'x': rename one", data("t.csv", b"x,x\n0,1\n1,1\n")),
-    ("a csv file with missing values", NADES, "t.csv", CommandError,
+    ("a csv file with missing values", NADES + RBMS, "t.csv", CommandError,
         r"2 .*NaN or inf.* in 1 of 6 entries, first in row 1, column 1 \('y'\)",
         data("t.csv", b"x,y\n0,1\n1,\n1,1\n")),
     ("--label or --drop with a name that is no column", ALL, "--label|--drop", CommandError,
@@ -422,7 +434,7 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         data("t.csv", b"x,y\n0,1\n1\n")),
     ("a csv file with numbers beyond float64", ALL, "t.csv", CommandError, "2 .*row 1.*too large",
         data("t.csv", b"0,1\n1,1e400\n1,1\n")),
-    ("a csv file with numbers beyond the model's dtype", NADES, "t.csv", CommandError,
+    ("a csv file with numbers beyond the model's dtype", NADES + RBMS, "t.csv", CommandError,
         "2 .*row 1.*too large", data("t.csv", b"0,1\n1,1e300\n1,1\n")),
     ("a csv file of one row", ALL, "t.csv", CommandError, "2 .*at least 2 rows",
         data("t.csv", b"0,1\n")),
@@ -441,7 +453,7 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         command("train X.npy --out {run} --resume --seed 5 --batch-size 4")),
     ("--resume with another family", ALL, "--model", CommandError, "2 .*--model was '.*', and is", [
         lambda w: command("train X.npy --out {run} --resume --model " + {"vae": "nade", "nade":
-        "vae", "flow": "vae"}[w.family])[0](w)]),
+        "vae", "flow": "vae", "rbm": "vae"}[w.family])[0](w)]),
     ("--resume together with --overwrite", ALL, "--overwrite", CommandError, "2 .*--resume",
         command("train X.npy --out {run} --resume --overwrite")),
     ("minivae train in a folder where another one is at work", ALL, "--out", CommandError,
