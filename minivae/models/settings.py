@@ -237,8 +237,8 @@ def image_size(shape, n_features):
     width = n_features // height if width == -1 else width
     if height * width != n_features:
         raise ValueError(
-            f"image_shape={shape!r} does not fit n_features={n_features}: that must be height times "
-            "width"
+            f"image_shape={shape!r} does not fit n_features={n_features}: that must be height "
+            "times width"
         )
     return height, width
 
