@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -57,6 +58,16 @@ def test_an_encoder_is_worth_thousands_of_draws(tmp_path, monkeypatch):
     assert (prior[1:] > prior[:-1]).all() and encoder[-1] > encoder[0]
     assert best - encoder[counts.index(16)] < best - prior[counts.index(1024)]
     assert abs(encoder[-1] - best) < 0.2 < best - prior[counts.index(256)]
+
+
+@pytest.mark.slow
+def test_a_bound_stays_below_and_draws_close_its_gap(tmp_path, monkeypatch):
+    """The gap is a mean divergence, above 0; 1,000 weighted draws leave a third of it at most."""
+    found = run("the_gap.py", tmp_path, monkeypatch)
+    for name, values in found["found"].items():
+        exact, elbo = values.T
+        assert (elbo < exact).all() and (exact[1:] > exact[:-1]).all()
+        assert found["weighted"][name][-1] < (exact - elbo)[-1] / 3
 
 
 def test_a_vae_fills_in_better_than_the_mean_and_at_half_missing_better_than_others(
