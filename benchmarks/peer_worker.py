@@ -156,7 +156,7 @@ class Minivae:
         self.state.theta[:] = np.concatenate([array.ravel() for array in arrays])
         vae.become(self.seed, self.layout, self.state)
         self.machine = machine(vae.program, vae.device, vae.matmul_precision)
-        self.threads = count_threads(None, self.layout.n_parameters, problem.batch)
+        self.threads = count_threads(None, self.layout, problem.batch)
 
     def recipe(self):
         from minivae.training.loop import make_recipe

@@ -15,6 +15,7 @@ _HOMES = {
     "NADE": "models.nade",
     "Flow": "models.flow",
     "RBM": "models.rbm",
+    "PixelCNN": "models.pixelcnn",
     "LinearGaussian": "models.linear_gaussian",
     "VAEImputer": "models.vae.imputer",
     "VAEOutlierDetector": "models.vae.outliers",

@@ -31,6 +31,13 @@ def real(word):
         raise argparse.ArgumentTypeError(f"expected a number, got {word!r}") from None
 
 
+def truth(word):
+    """Type of an option: "yes" or "no", "true" or "false"."""
+    if word.lower() not in ("yes", "true", "no", "false"):
+        raise argparse.ArgumentTypeError(f"expected yes or no, got {word!r}")
+    return word.lower() in ("yes", "true")
+
+
 def sizes(word):
     """Type of an option: "500,200" is (500, 200), "" is ()."""
     return tuple(map(whole, word.split(","))) if word else ()
@@ -109,6 +116,7 @@ def schema(word):
 KINDS = {
     "whole": {"type": whole, "metavar": "N"},
     "real": {"type": real, "metavar": "X"},
+    "truth": {"type": truth, "metavar": "yes|no"},
     "sizes": {"type": sizes, "metavar": "SIZES"},
     "schedule": {"type": schedule, "metavar": "RATE"},
     "schema": {"type": schema, "metavar": "KINDS"},

@@ -48,7 +48,7 @@ class Trainer:
     def __init__(self, machine, layout, recipe, state, X, n_threads):
         self.machine, self.steps = machine, 1
         batch, one = min(recipe.batch_size, X.shape[0]), machine.name == "reference"
-        self.workers = 1 if one else count_threads(n_threads, layout.n_parameters, batch)
+        self.workers = 1 if one else count_threads(n_threads, layout, batch)
         state.carry(batch)
         self.task = make_task(layout, recipe, X[:0], state.theta, state.moments, batch,
                               self.workers, layout.places(state.carried))  # fmt: skip
@@ -122,10 +122,11 @@ def started(workers):
     return pool
 
 
-def count_threads(n_threads, n_parameters, batch_size):
+def count_threads(n_threads, layout, batch_size):
     """Workers for one step: as many as asked for, or as there are processors and work for them."""
     if n_threads is None:
-        n_threads = max(1, min(processors(), int(3 * batch_size * n_parameters / WORK_PER_THREAD)))
+        work = 3 * batch_size * layout.repeat * layout.n_parameters
+        n_threads = max(1, min(processors(), int(work / WORK_PER_THREAD)))
     return min(n_threads, batch_size)
 
 

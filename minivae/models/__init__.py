@@ -7,6 +7,7 @@ MODELS = {
     "nade": "minivae.models.nade:NADE",
     "flow": "minivae.models.flow:Flow",
     "rbm": "minivae.models.rbm:RBM",
+    "pixelcnn": "minivae.models.pixelcnn:PixelCNN",
 }
 
 

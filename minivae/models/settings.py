@@ -27,7 +27,7 @@ class Setting:
     default: object
     constraint: list  # of scikit-learn: any of these
     help: str
-    kind: str = ""  # in a shell: whole real choice sizes shape schedule schema device; "": not
+    kind: str = ""  # how it is written: see options.KINDS; shape and choice; "": in Python alone
     choices: tuple = ()
     option: str = ""  # its name in a shell, where that is another one
     expected: str = ""  # of a number, of sizes or of a schedule: what is allowed, in words
@@ -38,8 +38,9 @@ class Setting:
         if self.choices:
             words = "{" + ", ".join(map(repr, self.choices)) + "}"
             return words if len(words) < 80 else "str"  # the help names them
-        words = {"whole": "int", "real": "float", "sizes": "tuple of int", "schema": "dict",
-                 "shape": "(int, int)", "schedule": "float, or list of (epochs, rate)"}  # fmt: skip
+        words = {"whole": "int", "real": "float", "truth": "bool", "sizes": "tuple of int",
+                 "schema": "dict", "shape": "(int, int)",
+                 "schedule": "float, or list of (epochs, rate)"}  # fmt: skip
         return words.get(self.kind, "")
 
 
@@ -67,6 +68,11 @@ def choice(default, choices, text):
     words = {word for word in choices if word is not None}
     constraint = [StrOptions(words), *([None] if None in choices else [])]
     return Setting(default, constraint, text, "choice", tuple(choices))
+
+
+def truth(default, text):
+    """True or False."""
+    return Setting(default, ["boolean"], text, "truth")
 
 
 SIZES = Setting(
@@ -237,8 +243,8 @@ def image_size(shape, n_features):
     width = n_features // height if width == -1 else width
     if height * width != n_features:
         raise ValueError(
-            f"image_shape={shape!r} does not fit n_features={n_features}: that must be height "
-            "times width"
+            f"image_shape={shape!r} does not fit n_features={n_features}: that is height times "
+            "width"
         )
     return height, width
 
