@@ -35,6 +35,8 @@ def train(args):
     with about(facts["data"]):
         if not past and model.takes_tables and data.whole is not None:
             found = tables.suit(model, data, args.given)
+        if not past:
+            tables.shape(model, data)
         tables.check(model, data, facts)
     # Rows that choose when to stop should not say how good the model is: if others are held out for
     # that, the test part is looked at once, at the end.

@@ -81,8 +81,8 @@ def families(word):
 
 
 def pixels(word):
-    """Type of an option: "28x20" is (28, 20)."""
-    if not re.fullmatch(r"[1-9]\d{,8}x[1-9]\d{,8}", word):
+    """Type of an option: "28x20" is (28, 20); -1 may stand for what the columns say."""
+    if not re.fullmatch(r"(-1|[1-9]\d{,8})x(-1|[1-9]\d{,8})", word):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 28x28, got {word!r}")
     return tuple(map(int, word.split("x")))
 

@@ -32,6 +32,12 @@ def is_suited(make, args):
     return bool(suited) and not told and datasets.is_table(args.data)
 
 
+def shape(model, data):
+    """Give a new model of images the shape of the data, if that is known and no other was given."""
+    if data.image_shape and getattr(model, "image_shape", data.image_shape) is None:
+        model.set_params(image_shape=data.image_shape)
+
+
 def suit(model, data, given):
     """Settings for a new model of tables that all rows of the data (a Dataset) say.
 

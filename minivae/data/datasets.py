@@ -93,7 +93,7 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None, labe
         Part of the rows to hold out, at least one, where there is no official split: rows drawn by
         a fixed permutation, but the last frames of `frey-face`, which are in order of time.
     image_shape : (height, width), optional
-        Shape of a row seen as a picture; height * width must be D.
+        Shape of a row seen as a picture; height * width must be D. -1: as many as there are.
     label : str, optional
         Name of a table's column that holds classes: it becomes the labels and is not learned.
     drop : list of str
@@ -143,8 +143,10 @@ def load(data="digits", data_dir=None, test_fraction=0.1, image_shape=None, labe
         return dataset
     n_columns = dataset.train.shape[1]
     sides = tuple(image_shape) if isinstance(image_shape, (tuple, list)) else ()
-    positive = all(isinstance(side, numbers.Integral) and side > 0 for side in sides)
-    if len(sides) != 2 or not positive or math.prod(sides) != n_columns:
+    whole = all(isinstance(side, numbers.Integral) for side in sides)
+    if len(sides) == 2 and whole and min(sides) == -1 and max(sides) > 0:
+        sides = tuple(n_columns // max(sides) if side == -1 else side for side in sides)
+    if len(sides) != 2 or not whole or min(sides) < 1 or math.prod(sides) != n_columns:
         raise ValueError(
             f"image_shape must be (height, width) with height * width = {n_columns}, the number of "
             f"columns of {dataset.name}, got {image_shape!r}"

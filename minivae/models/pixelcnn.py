@@ -143,12 +143,6 @@ def features(task, i, shard):
     return net.written(task.work, layer.y, layer, shard)
 
 
-def slopes(task, i, shard):
-    """dh_i (rows * D, R)."""
-    layer = task.layers[dense_of(task, i, RESIDUAL)]
-    return net.written(task.work, layer.dy, layer, shard)
-
-
 def vertical(task, i, shard):
     """v_i (rows * D, R), which stands beside what the horizontal stack sees; below layer 0 the
     image (rows * D, 1)."""
@@ -190,8 +184,8 @@ def terms_pass(task, shard):
 
 
 def forward(task, shard, first, step):
-    """The logits (rows, D), computed for every step-th pixel from the first one on: all of them by
-    0 and 1, pixel d by d and D, which wants those before it computed already."""
+    """The logits (rows, D), computed for every step-th pixel from the first one on: by 0 and 1 of
+    all pixels, by d and D of pixel d alone, which needs what was computed of those before it."""
     plan, work = task.plan, task.work
     for i in range(plan.n_layers + 1):
         taps, index = min(i, 1), dense_of(task, i, HORIZONTAL)
@@ -235,8 +229,7 @@ def backward(task, shard):
         layer, residual = task.layers[index], task.layers[index + 1]
         net.backward(task, alone(task, index + 1), shard)
         if plan.gated:
-            dy = net.read(work, residual.dh, residual, shard)
-            gate_backward(task, layer, dy, shard)
+            gate_backward(task, layer, net.read(work, residual.dh, residual, shard), shard)
         net.backward(task, alone(task, index), shard)
         if plan.gated:
             one = task.layers[index - 1]
@@ -248,8 +241,9 @@ def backward(task, shard):
             gate_backward(task, one, dv, shard)
             net.backward(task, alone(task, index - 1), shard)
         if i > 0:
-            dh, dbelow = slopes(task, i, shard), slopes(task, i - 1, shard)
-            k.copy(dh, dbelow)
+            below = task.layers[dense_of(task, i - 1, RESIDUAL)]
+            dbelow = net.written(work, below.dy, below, shard)
+            k.copy(net.written(work, residual.dy, residual, shard), dbelow)
             k.scatter_taps(seen(task, layer.dh, i, shard), task.constants[INVERSE], dbelow)
 
 
@@ -286,9 +280,8 @@ def draw(task, shard, seed, first_row):
 class PixelCNN(Model):
     """PixelCNN of binary images, trained by maximum likelihood.
 
-    p(x) = product over d of p(x_d | x_<d), pixels line by line; ln p(x) is exact (van den Oord,
-    Kalchbrenner and Kavukcuoglu 2016; gated: van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves
-    and Kavukcuoglu 2016). Minimises the mean over rows of -ln p(x), in nats.
+    p(x) = product over d of p(x_d | x_<d), pixels line by line; ln p(x) is exact (van den Oord et
+    al. 2016). Minimises the mean over rows of -ln p(x), in nats.
 
     Parameters
     ----------
@@ -311,10 +304,10 @@ class PixelCNN(Model):
     score_kind = "exact"
     sampling = "sequential"
     SETTINGS = {
-        "n_layers": whole(5, "L, the number of layers above the first one", high=64),
+        "n_layers": whole(5, "L, the number of layers above the first one", high=256),
         "n_channels": whole(32, "R, features of a pixel in each layer", high=4096),
-        "first_kernel": whole(7, "pixels on a side that the first layer sees; odd", high=15),
-        "kernel": whole(3, "pixels on a side that each other layer sees; odd", high=15),
+        "first_kernel": whole(7, "pixels on a side that the first layer sees; odd", low=3, high=15),
+        "kernel": whole(3, "pixels on a side that each other layer sees; odd", low=3, high=15),
         "gated": truth(
             True, "two stacks with gates, of the lines above and of the pixel's own, which see all "
             "pixels before it; or one plain stack, which is faster and has a blind spot",
@@ -385,12 +378,8 @@ class PixelCNN(Model):
 
     def _check_family(self):
         for name in ("first_kernel", "kernel"):
-            size = getattr(self, name)
-            if size % 2 == 0 or size < 3:
-                raise ValueError(
-                    f"{name}={size} has no middle pixel with others beside it: set an odd number "
-                    "from 3"
-                )
+            if getattr(self, name) % 2 == 0:
+                raise ValueError(f"{name}={getattr(self, name)!r} has no middle: set an odd number")
 
     def _check_width(self, n_features):
         image_size(self.image_shape, n_features)

@@ -244,7 +244,9 @@ def test_image_shape(tmp_path):
     path = saved(tmp_path / "a.npy", np.zeros((4, 6)))
     assert load(path, image_shape=(2, 3)).image_shape == (2, 3)
     assert load("digits", image_shape=[4, 16]).image_shape == (4, 16)
-    for bad in [(2, 2), (6,), (1, 2, 3), (-2, -3), (2.0, 3.0), 6, "23"]:
+    assert load(path, image_shape=(1, -1)).image_shape == (1, 6)
+    assert load(path, image_shape=(-1, 3)).image_shape == (2, 3)
+    for bad in [(2, 2), (4, -1), (-1, -1), (0, -1), (6,), (1, 2, 3), (-2, -3), (2.0, 3.0), 6, "23"]:
         with pytest.raises(ValueError, match=r"height \* width = 6.*a\.npy"):
             load(path, image_shape=bad)
 

@@ -37,6 +37,7 @@ WIDE = {
     "nade": dict(n_hidden=40),
     "flow": dict(hidden_layer_sizes=(40,)),
     "rbm": dict(n_hidden=40),
+    "pixelcnn": dict(n_channels=40),
 }  # more than a warp
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -151,6 +152,8 @@ def test_a_loss_that_is_not_finite_changes_nothing(family, bad_batch, device):
 
 # --- what a replay depends on ---------------------------------------------------------------------
 
+FEATURES = """gather_taps matmul bias_activation gate gather_taps matmul bias_activation gate
+    matmul bias_activation"""
 NODES = {  # a new family needs a line here
     "vae": """gather random_normal matmul bias_activation matmul bias_activation
         sample_gaussian matmul bias_activation matmul bias_activation bernoulli_nll gaussian_kl
@@ -166,6 +169,11 @@ NODES = {  # a new family needs a line here
     "rbm": """repeat_rows gather random_uniform matmul bias_activation random_binarize matmul
         bias_activation random_binarize matmul free_energy matmul free_energy pseudo_nll
         all_finite copy matmul sum_rows sum_rows adam add_terms advance""",
+    "pixelcnn": f"""gather {FEATURES} {FEATURES} add matmul bias_activation matmul bias_activation
+        bernoulli_nll matmul activation_backward matmul
+        matmul gate_backward matmul gate_backward matmul copy scatter_taps
+        matmul gate_backward matmul scatter_taps gate_backward
+        all_finite {8 * "matmul sum_rows adam "} add_terms advance""",
 }
 
 

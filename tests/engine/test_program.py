@@ -19,11 +19,11 @@ from minivae.engine.threads import Session
 from minivae.kernels import tables
 from minivae.kernels.support import native
 from minivae.kernels.tables import reference
-from minivae.models import MODELS, flow, nade, rbm
+from minivae.models import MODELS, find, nade
 from minivae.models.vae import estimator, likelihoods, objectives
 from minivae.models.vae import program as vae
 
-PROGRAMS = {"vae": vae, "nade": nade, "flow": flow, "rbm": rbm, "toy": toy}
+PROGRAMS = {name: find(name).program for name in MODELS} | {"toy": toy}
 
 
 def plain(function, inline):
@@ -112,6 +112,8 @@ def test_a_bound_step_calls_its_own_table_only(name):
         "flow": dict(n_couplings=2, hidden_layer_sizes=(3,), activation="tanh", coupling="affine",
                      prior="logistic", levels=2),
         "rbm": dict(n_hidden=3, n_steps=1, persistent=True),
+        "pixelcnn": dict(image_shape=(1, 5), n_layers=1, n_channels=2, first_kernel=3, kernel=3,
+                         gated=1),
         "toy": dict(n_latents=2, n_repeats=3),
     }[name]  # fmt: skip
     layout = Layout(program, 5, **settings)

@@ -23,6 +23,7 @@ import minivae
 from minivae.engine import threads
 from minivae.kernels import OPTIMIZERS
 from minivae.models import MODELS, find
+from minivae.models.settings import is_allowed
 from minivae.training import checkpoints
 from minivae.training.order import shuffled
 
@@ -367,6 +368,9 @@ BAD = {  # by the kind of a setting
     "random_state": ["1", True, np.True_, -1, 2.5, math.nan, 10**400, 2**63, [1],
                      np.random.default_rng(0)],
     "device": ["gpu", "cpu:1", "cuda:x", "", None, 1, True, b"cpu"],
+    "truth": ["yes", None, 2, 0.5, [True]],
+    "shape": ["2x4", 8, True, (8,), (0, 8), (-1, -1), (2.0, 4), (True, 8), (2, 4, 1), {2: 4},
+              (2**63, 1), (3, 3), (3, -1)],
     "schema": ["real", 1, True, [("a", "real")], {"a": "real"}],  # the last for want of a table
     "verbose": ["yes", -1, None, math.nan, [1]],
 }  # fmt: skip
@@ -420,8 +424,9 @@ GOOD = {  # by kind: what is taken, and what it stands for
 GOOD_SETTINGS = [
     pytest.param(name, key, value, same, id=f"{name}-{key}-{value!r}")
     for name in MODELS
-    for key in find(name).SETTINGS
+    for key, setting in find(name).SETTINGS.items()
     for value, same in GOOD.get(kind(name, key), ())
+    if setting.kind != "whole" or is_allowed(setting, value)
 ]
 
 

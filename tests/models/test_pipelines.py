@@ -22,6 +22,9 @@ SMALL = {
     "nade": find("nade")(4, binarize="threshold", **FAST),
     "flow": find("flow")(2, hidden_layer_sizes=(4,), dequantize=None, **FAST),
     "rbm": find("rbm")(4, binarize="threshold", **FAST),
+    "pixelcnn": find("pixelcnn")(
+        1, n_channels=2, image_shape=(1, -1), binarize="threshold", **FAST
+    ),
     "linear": LinearGaussian(random_state=0, max_iter=20, tol=1e-2),
 }
 assert MODELS.keys() < SMALL.keys(), "every family needs small settings here"

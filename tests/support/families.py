@@ -24,6 +24,10 @@ VARIANTS = {name: (name, {}) for name in MODELS} | {
     f"vae {likelihood}": ("vae", dict(likelihood=likelihood, **MISSING))
     for likelihood in ("mixed", "diagonal_gaussian", "bounded_gaussian", "continuous_bernoulli")
 }
+VARIANTS |= {  # of two lines of four pixels
+    f"pixelcnn {name}": ("pixelcnn", dict(image_shape=(2, 4), first_kernel=3, gated=gated))
+    for name, gated in (("image", True), ("plain", False))
+}
 VARIANTS["flow continuous"] = (
     "flow", dict(dequantize=None, coupling="additive", prior="normal"))  # fmt: skip
 

@@ -21,7 +21,8 @@ def options_of(family, **settings):
     """The words of `minivae train` for a small model of a family, with these settings."""
     table, words = models.find(family).SETTINGS, ["--model", family]
     for name, value in (SMALL[family] | settings).items():
-        words += [options.option_of(name, table[name]), options.shown(value)]
+        word = "x".join(map(str, value)) if name == "image_shape" else options.shown(value)
+        words += [options.option_of(name, table[name]), word]
     return words
 
 
