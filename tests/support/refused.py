@@ -227,7 +227,7 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
     ("n_hidden: more than memory holds", "with n_hidden", "n_hidden", (ValueError, MemoryError),
         "1000000000", use(names=["fit"], n_hidden=10**15) + use(names=["fit"], n_hidden=10**20)),
     ("n_layers, n_channels, first_kernel or kernel: 0, a fraction or True", PIXELS,
-        "n_layers|n_channels|kernel", ValueError, "[Gg]ot (0|2.5|True)", [way for name in
+        "n_layers|n_channels|first_kernel|kernel", ValueError, "[Gg]ot (0|2.5|True)", [way for name in
         "n_layers n_channels first_kernel kernel".split() for way in each(name, 0, 2.5, True)]),
     ("first_kernel or kernel: an even number", PIXELS, "kernel", ValueError,
         "kernel=4 has no middle: set an odd number", each("first_kernel", 4) + each("kernel", 4)),
