@@ -7,7 +7,7 @@ are set share one h; below they are called a run.
 
 import numpy as np
 
-from ..support.formulas import sigmoid
+from ..support.formulas import exp, log, sigmoid
 from ..support.native import compiled
 
 STRIP = 16  # variables at a time: their rows of V and W stay in the innermost cache
@@ -142,3 +142,64 @@ def nade_sample(u, W, c, V, b, a, h, x):
                     row[j] += w[j]
                 for j in range(row.size):
                     hidden[j] = sigmoid(row[j])
+
+
+@compiled
+def levels_nll(logits, x, levels, scale, nll, dlogits):
+    real = logits.dtype.type
+    zero, half, one, factor = real(0), real(0.5), real(1), real(scale)
+    p = np.empty(levels, logits.dtype)
+    for i in range(x.shape[0]):
+        cost = zero
+        for d in range(x.shape[1]):
+            begin, end = d * levels, (d + 1) * levels
+            row, k = logits[i, begin:end], int(x[i, d] * real(levels - 1) + half)
+            top, total = row[0], zero
+            for c in range(1, levels):
+                top = max(top, row[c])
+            drawn = row[k] - top
+            for c in range(levels):
+                p[c] = exp(row[c] - top)
+            for c in range(levels):
+                total += p[c]
+            cost += log(total) - drawn
+            if dlogits is not None:
+                target, share = dlogits[i, begin:end], factor * (one / total)
+                for c in range(levels):
+                    target[c] = share * p[c]
+                target[k] -= factor
+        nll[i] = cost
+
+
+@compiled
+def levels_draw(logits, u, x):
+    real, C = x.dtype.type, logits.shape[1]
+    zero, one = real(0), real(1)
+    p = np.empty(C, logits.dtype)
+    for i in range(x.shape[0]):
+        row = logits[i]
+        top, total, below, drawn = row[0], zero, zero, zero
+        for c in range(1, C):
+            top = max(top, row[c])
+        for c in range(C):
+            p[c] = exp(row[c] - top)
+        for c in range(C):
+            total += p[c]
+        for c in range(C - 1):
+            below += p[c] / total
+            drawn += one if below <= u[i, 0] else zero
+        x[i, 0] = drawn / real(C - 1)
+
+
+@compiled
+def queue_taps(h, queue, t, taps):
+    C, zero = h.shape[1], h.dtype.type(0)
+    d = queue.shape[1] // C
+    first = t % d * C
+    for i in range(h.shape[0]):
+        row, slot, target = h[i], queue[i, first : first + C], taps[i]
+        for c in range(C):
+            target[c] = slot[c] if t >= d else zero
+        for c in range(C):
+            target[C + c] = row[c]
+            slot[c] = row[c]

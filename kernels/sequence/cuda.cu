@@ -104,3 +104,66 @@ extern "C" __global__ void nade_backward(const REAL *x, i64 x_row_stride, const 
   }
   if (segment == 0 && j < last) dc[j] = dbias;
 }
+
+// The largest of n logits, and the sum of exp of how far they are below it.
+struct Sum {
+  REAL top, total;
+};
+
+__device__ inline Sum sum_of(const REAL *row, int n) {
+  REAL top = row[0], total = 0;
+  for (int c = 1; c < n; ++c) top = row[c] > top ? row[c] : top;
+  for (int c = 0; c < n; ++c) total += exp(row[c] - top);
+  return {top, total};
+}
+
+// A block takes a row, and its threads the variables. dlogits may be null, or logits.
+extern "C" __global__ void levels_nll(const REAL *logits, i64 logits_row_stride, const REAL *x,
+                                      i64 x_row_stride, int levels, REAL scale, REAL *nll,
+                                      REAL *dlogits, i64 dlogits_row_stride, int columns) {
+  logits = block_row(logits, logits_row_stride), x = block_row(x, x_row_stride);
+  dlogits = block_row(dlogits, dlogits_row_stride);
+  REAL cost = 0;
+  for (int d = threadIdx.x; d < columns; d += BLOCK) {
+    const REAL *row = logits + (i64)d * levels;
+    const int k = (int)(x[d] * (levels - 1) + (REAL)0.5);
+    const Sum of = sum_of(row, levels);
+    cost += of.top + log(of.total) - row[k];
+    if (!dlogits) continue;
+    REAL *target = dlogits + (i64)d * levels;
+    for (int c = 0; c < levels; ++c)
+      target[c] = scale * (exp(row[c] - of.top) / of.total - (c == k ? (REAL)1 : (REAL)0));
+  }
+  cost = block_sum(cost);
+  if (threadIdx.x == 0) nll[blockIdx.x] = cost;
+}
+
+extern "C" __global__ void levels_draw(const REAL *logits, i64 logits_row_stride, const REAL *u,
+                                       i64 u_row_stride, REAL *x, i64 x_row_stride, int rows,
+                                       int n) {
+  const int i = blockIdx.x * BLOCK + threadIdx.x;
+  if (i >= rows) return;
+  const REAL *row = logits + i * logits_row_stride, noise = u[i * u_row_stride];
+  const Sum of = sum_of(row, n);
+  REAL below = 0;
+  int drawn = 0;
+  for (int c = 0; c < n - 1; ++c) {
+    below += exp(row[c] - of.top) / of.total;
+    drawn += below <= noise;
+  }
+  x[i * x_row_stride] = (REAL)drawn / (n - 1);
+}
+
+// first: where the slot of this position begins; full: whether it holds an earlier position.
+extern "C" __global__ void queue_taps(const REAL *h, i64 h_row_stride, REAL *queue,
+                                      i64 queue_row_stride, int first, int full, REAL *taps,
+                                      i64 taps_row_stride, int columns) {
+  const int c = blockIdx.y * BLOCK + threadIdx.x;
+  if (c >= columns) return;
+  const REAL value = block_row(h, h_row_stride)[c];
+  REAL *slot = block_row(queue, queue_row_stride) + first + c;
+  taps = block_row(taps, taps_row_stride);
+  taps[c] = full ? *slot : (REAL)0;
+  taps[columns + c] = value;
+  *slot = value;
+}

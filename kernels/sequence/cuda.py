@@ -22,6 +22,26 @@ def nade_sample(on, u, W, c, V, b, a, h, x):
     on.launch("nade_sample", x.dtype, (B, 1), u, W, c, V, b, a, h, x, D, H)
 
 
+def levels_nll(on, logits, x, levels, scale, nll, dlogits):
+    (B, D), (_, width) = x.shape, common_shape(logits=logits, dlogits=dlogits)
+    if width != D * levels:
+        raise ValueError(f"logits have shape {logits.shape}, expected {(B, D * levels)}")
+    on.launch("levels_nll", logits.dtype, (B, 1), logits, x, levels, scale, nll, dlogits, D)
+
+
+def levels_draw(on, logits, u, x):
+    B, _ = common_shape(u=u, x=x)
+    on.launch("levels_draw", x.dtype, (blocks(B), 1), logits, u, x, B, logits.shape[1])
+
+
+def queue_taps(on, h, queue, t, taps):
+    B, C = h.shape
+    if taps.shape != (B, 2 * C):
+        raise ValueError(f"taps have shape {taps.shape}, expected {(B, 2 * C)}")
+    d = queue.shape[1] // C
+    on.launch("queue_taps", h.dtype, (B, blocks(C)), h, queue, t % d * C, t >= d, taps, C)
+
+
 def _check_weights(D, H, *matrices):
     for matrix in matrices:
         if matrix.shape != (D, H):

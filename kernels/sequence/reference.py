@@ -51,3 +51,62 @@ def nade_sample(u, W, c, V, b, a, h, x):
         h[:] = sigmoid(a)
         x[:, d] = u[:, d] < sigmoid(h @ V[d] + b[d])
         a += x[:, d : d + 1] * W[d]
+
+
+# --- by levels, and with a queue ------------------------------------------------------------------
+
+
+def levels_nll(logits, x, levels, scale, nll, dlogits):
+    """nll_i = -ln of the probability of row i's levels, in nats, and dlogits = scale * its
+    gradient.
+
+    x (B, D) in [0, 1], rounded to a level k / (levels - 1); logits, dlogits (B, D * levels): those
+    of a softmax for each variable, one behind the other; nll (B,). A variable of level k and logits
+    l costs ln(sum_c e^l_c) - l_k, so d/dl_c = softmax(l)_c - [c = k]. The largest logit is taken
+    out of the sum before exp. dlogits may be None, or the array logits itself.
+    """
+    logits = logits.reshape(*x.shape, levels)
+    drawn = _level(x, levels)[:, :, None] == np.arange(levels)
+    p, log_sum = _softmax(logits)
+    nll[:] = np.where(drawn, log_sum - logits, 0).sum(axis=(1, 2))
+    if dlogits is not None:
+        dlogits[:] = (scale * (p - drawn)).reshape(dlogits.shape)
+
+
+def levels_draw(logits, u, x):
+    """x (B, 1) <- a level k / (C - 1) drawn for its logits (B, C), by u (B, 1) uniform on (0, 1).
+
+    k is the first one with p_0 + ... + p_k > u, for p = softmax(logits): the sum passes u at k with
+    the probability p_k.
+    """
+    C = logits.shape[1]
+    below = np.cumsum(_softmax(logits)[0], axis=1)[:, :-1] <= u
+    x[:, 0] = below.sum(axis=1) / (C - 1)
+
+
+def queue_taps(h, queue, t, taps):
+    """taps (B, 2 C) = h_(t-d) | h_t at position t of every row, for h = h_t (B, C).
+
+    queue (B, d C): h of the d positions before t, each in the place t mod d; h_t replaces the one
+    that is read, which no later position needs. What is before the first position is 0, whatever
+    the queue holds (van den Oord et al. 2016, section 2; the queue is of Le Paine et al. 2016).
+    """
+    C = h.shape[1]
+    d = queue.shape[1] // C
+    slot = queue[:, t % d * C : t % d * C + C]
+    taps[:, :C] = slot if t >= d else 0
+    taps[:, C:] = h
+    slot[:] = h
+
+
+def _level(x, levels):
+    """k, for the level k / (levels - 1) next to x."""
+    return np.floor(x * (levels - 1) + 0.5)
+
+
+def _softmax(logits):
+    """softmax over the last axis, and ln(sum e^logits) with that axis kept."""
+    top = logits.max(axis=-1, keepdims=True)
+    e = np.exp(logits - top)
+    total = e.sum(axis=-1, keepdims=True)
+    return e / total, top + np.log(total)

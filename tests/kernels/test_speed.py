@@ -83,6 +83,10 @@ CALLS = {
     # 7 loops; that over `after` is scalar, and rare: two vector loops in its place gain nothing.
     "nade_backward": (6, lambda: [x, x, square, v, square, 0, 33, *gradients()]),
     "nade_sample": (4, lambda: [x, square, v, square, v, room, room.copy(), x.copy()]),
+    # exp, its sum, the gradient; the search for the largest logit is scalar.
+    "levels_nll": (3, lambda: [x, x[:, :1], 33, 1.0, rows, x.copy()]),
+    "levels_nll alone": (2, lambda: [x, x[:, :1], 33, 1.0, rows, None]),
+    "levels_draw": (2, lambda: [x, x[:, :1], x[:, :1].copy()]),
     "dequantize": (1, lambda: [x, x, 17, x.copy()]),
     "quantize": (1, lambda: [x, 17, x.copy()]),
     "coupling": (2, lambda: [heads, x[:, :32], heads.copy(), rows[:, None].copy()]),
@@ -111,8 +115,8 @@ CALLS = {
 }  # fmt: skip
 # Kernels without such a loop: whole numbers, memory only, products (below), sums in a fixed order.
 APART = {"random_words", "random_uniform", "random_normal", "copy", "join", "matmul", "add_terms",
-         "repeat_rows", "metropolis", "split_columns", "merge_columns",
-         "gather_taps"}  # fmt: skip
+         "repeat_rows", "metropolis", "split_columns", "merge_columns", "gather_taps",
+         "queue_taps"}  # fmt: skip
 VECTOR = r"= (?:fmul|fadd|fsub|fdiv|fcmp) [^\n]*<(?:4|8|16) x float>"
 LIBM = r"call [^\n]*@(?:llvm\.)?(?:exp|log|log1p|expm1|tanh|sin|cos)f?\b"
 DOUBLE = r"= (?:fmul|fadd|fsub|fdiv) [^\n]*<\d+ x double>"

@@ -104,6 +104,7 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
         **couplings_arguments(draw, rng, n, m),
         **convolution_arguments(draw, rng, dtype, n, m),
         **boltzmann_arguments(draw, rng, n, m, 7),
+        **levels_arguments(draw, rng, dtype, n, m, sloped),
     }  # fmt: skip
 
 
@@ -321,6 +322,39 @@ def nade_arguments(draw, rng, dtype, n, D, H):
             x, dlogits, W, c, V, first, last, Out(kept, x.T @ da, n + 2 * D),
             Out(kept[0], da.sum(axis=0), n + 2 * D), Out(kept, dV, n + D),
         ],
+    }  # fmt: skip
+
+
+def levels_arguments(draw, rng, dtype, n, D, sloped):
+    """Those of the kernels of a sequence, for D variables or channels.
+
+    A probability is off by its logit's distance below the top one in roundings, or 0 where it is no
+    normal number. Draws must be equal, so uniforms lie in the middle of a level's interval.
+    """
+    levels, t = int(rng.choice([3, 5])), int(rng.integers(6))
+    logits, scale, rows = draw(n, D, levels), abs(draw(1))[0], np.arange(n)
+    drawn = rng.integers(0, levels, (n, D))
+    hot = drawn[:, :, None] == np.arange(levels)
+    p = special.softmax(logits, axis=2)
+    rounding = p * (1 + abs(logits - logits.max(axis=2, keepdims=True)))
+    rounding += np.finfo(dtype).tiny / np.finfo(dtype).eps
+    log_sum = special.logsumexp(logits, axis=2, keepdims=True)
+    cost = hot * (abs(log_sum) + abs(logits) + 1)
+    slope = (scale * (rounding + hot)).reshape(n, D * levels)
+    first = draw(n, levels)
+    of_row = special.softmax(first, axis=1)
+    k = (of_row * rng.random(of_row.shape)).argmax(axis=1) if n else np.zeros(0, int)
+    u = np.cumsum(of_row, axis=1)[rows, k] - of_row[rows, k] / 2
+    u = u.astype(dtype).astype(np.float64)
+    new = np.full((n, D), np.nan)
+    return {
+        "levels_nll": [
+            logits.reshape(n, D * levels), drawn / (levels - 1), levels, scale,
+            Out(np.full(n, np.nan), cost.sum(axis=(1, 2)), 2 * D),
+            Out(np.full((n, D * levels), np.nan), slope, levels) if sloped else None,
+        ],
+        "levels_draw": [first, u[:, None], Out(np.full((n, 1), np.nan), 1)],
+        "queue_taps": [draw(n, D), Out(draw(n, 3 * D), 0), t, Out(np.hstack([new, new]), 0)],
     }  # fmt: skip
 
 
