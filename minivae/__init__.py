@@ -16,6 +16,7 @@ _HOMES = {
     "Flow": "models.flow",
     "RBM": "models.rbm",
     "PixelCNN": "models.pixelcnn",
+    "WaveNet": "models.wavenet",
     "LinearGaussian": "models.linear_gaussian",
     "VAEImputer": "models.vae.imputer",
     "VAEOutlierDetector": "models.vae.outliers",

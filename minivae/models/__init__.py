@@ -8,6 +8,7 @@ MODELS = {
     "flow": "minivae.models.flow:Flow",
     "rbm": "minivae.models.rbm:RBM",
     "pixelcnn": "minivae.models.pixelcnn:PixelCNN",
+    "wavenet": "minivae.models.wavenet:WaveNet",
 }
 
 

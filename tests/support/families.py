@@ -10,6 +10,7 @@ SMALL = {  # settings that make a family's model small; the only place that know
     "flow": dict(n_couplings=3, hidden_layer_sizes=(5,), activation="tanh", dequantize=2),
     "rbm": dict(n_hidden=5, n_steps=2),
     "pixelcnn": dict(n_layers=1, n_channels=2, image_shape=(1, -1)),
+    "wavenet": dict(n_channels=2, n_skip=3),
 }
 assert SMALL.keys() == MODELS.keys(), "every family needs small settings here"
 
@@ -30,6 +31,7 @@ VARIANTS |= {  # of two lines of four pixels
 }
 VARIANTS["flow continuous"] = (
     "flow", dict(dequantize=None, coupling="additive", prior="normal"))  # fmt: skip
+VARIANTS["wavenet levels"] = "wavenet", dict(levels=3, max_dilation=2, n_stacks=2)
 
 
 def table(n, seed=0):
