@@ -141,8 +141,8 @@ class _Observer:
         if name in self.layout.terms:
             return "nats"
         of = name[1:].split("+")[0]
-        last_words = {slot.rpartition(".")[2] for slot in self.layout.slots}
-        known = self.layout.regions.keys() | self.layout.slots.keys() | last_words
+        names = self.layout.regions.keys() | self.layout.slots.keys()
+        known = names | {known.rpartition(".")[2] for known in names}
         return "nats / unit" if name[0] == "d" and {name[1:], of} & known else "-"
 
     def _line(self):

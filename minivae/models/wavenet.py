@@ -58,7 +58,7 @@ class Plan(NamedTuple):
 
     x: Region  # (B, D)
     u: Region  # (B, D) uniform numbers; of draws, as the queues
-    drawn: Region  # (B, 1) the queue of x: its last position
+    last: Region  # (B, 1) the queue of x: its last position
     queue: Region  # (B, R * sum of d) the queue of every layer, one behind the other
     taps: Region  # (B * P, 2) what the first convolution reads
     state: Region  # (B * P, R + S) h | s
@@ -79,9 +79,9 @@ def make_plan(layout, n_features, *, n_channels, n_skip, max_dilation, n_stacks,
     D, R, S = n_features, n_channels, n_skip
     stack, draws = dilations(D, max_dilation), int(one_by_one)
     every, P = stack * n_stacks, 1 if draws else D
-    x, u, drawn, queue = (
+    x, u, last, queue = (
         layout.region(name, columns)
-        for name, columns in (("x", D), ("u", draws * D), ("drawn", draws),
+        for name, columns in (("x", D), ("u", draws * D), ("last", draws),
                               ("queue", draws * R * sum(every)))
     )  # fmt: skip
     taps = layout.region("taps", 2, P)
@@ -99,7 +99,7 @@ def make_plan(layout, n_features, *, n_channels, n_skip, max_dilation, n_stacks,
     taps_at = [np.full((1, 2), -1)] if draws else taps_of(D, stack)  # a draw begins with nothing
     layout.constant(np.concatenate(taps_at))
     layout.constant(np.concatenate([inverse_taps(pair) for pair in taps_at]))
-    return Plan(x, u, drawn, queue, taps, first.y, first.dy, output, layout.regions["nll"], D, P, R,
+    return Plan(x, u, last, queue, taps, first.y, first.dy, output, layout.regions["nll"], D, P, R,
                 len(every), len(stack), levels)  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def draw(task, shard, seed, first_row):
     """x from p(x), one position after the other; row i is a function of (seed, first_row + i)."""
     plan, work = task.plan, task.work
     x, u = region(work, plan.x, shard), region(work, plan.u, shard)
-    taps, drawn = region(work, plan.taps, shard), region(work, plan.drawn, shard)
+    taps, last = region(work, plan.taps, shard), region(work, plan.last, shard)
     k.random_uniform(seed, STREAM_SAMPLE, 0, first_row, u)
     k.gather_taps(x[:, :1], part(task.constants[0], plan, 0), taps)  # all outside: nothing is drawn
     for t in range(plan.n_features):
@@ -239,7 +239,7 @@ def draw(task, shard, seed, first_row):
             k.bernoulli_draw(logits, u[:, t : t + 1], x[:, t : t + 1])
         else:
             k.levels_draw(logits, u[:, t : t + 1], x[:, t : t + 1])
-        k.queue_taps(x[:, t : t + 1], drawn, t, taps)
+        k.queue_taps(x[:, t : t + 1], last, t, taps)
 
 
 # --- the estimator --------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class WaveNet(Model):
             None, "where the dilations 1, 2, 4, ... of a stack end; if not given, where they reach "
             "over all columns", none=True, high=MOST_COLUMNS,
         ),
-        "n_stacks": whole(1, "how many times the dilations come again", high=64),
+        "n_stacks": whole(1, "how many times the dilations come again", high=128),
         "levels": whole(
             2, "values of a column: 2 of binary data, or as many as a signal in [0, 1] is rounded "
             "to", low=2, high=256,

@@ -38,6 +38,7 @@ WIDE = {
     "flow": dict(hidden_layer_sizes=(40,)),
     "rbm": dict(n_hidden=40),
     "pixelcnn": dict(n_channels=40),
+    "wavenet": dict(n_channels=40),
 }  # more than a warp
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -174,6 +175,13 @@ NODES = {  # a new family needs a line here
         matmul gate_backward matmul gate_backward matmul copy scatter_taps
         matmul gate_backward matmul scatter_taps gate_backward
         all_finite {8 * "matmul sum_rows adam "} add_terms advance""",
+    "wavenet": """gather gather_taps matmul bias_activation
+        gather_taps matmul bias_activation gate matmul bias_activation add
+        matmul bias_activation matmul bias_activation matmul bias_activation bernoulli_nll
+        matmul activation_backward matmul activation_backward matmul
+        copy matmul gate_backward matmul scatter_taps all_finite
+        matmul sum_rows adam matmul sum_rows adam matmul sum_rows adam
+        matmul sum_rows adam matmul sum_rows adam matmul sum_rows adam add_terms advance""",
 }
 
 

@@ -25,6 +25,7 @@ SMALL = {
     "pixelcnn": find("pixelcnn")(
         1, n_channels=2, image_shape=(1, -1), binarize="threshold", **FAST
     ),
+    "wavenet": find("wavenet")(2, n_skip=2, levels=4, **FAST),
     "linear": LinearGaussian(random_state=0, max_iter=20, tol=1e-2),
 }
 assert MODELS.keys() < SMALL.keys(), "every family needs small settings here"

@@ -29,6 +29,7 @@ SHAPES = {
     "flow": dict(n_couplings=1, hidden_layer_sizes=(4,)),
     "rbm": dict(n_hidden=4, n_steps=1),
     "pixelcnn": dict(n_layers=1, n_channels=2, first_kernel=3),
+    "wavenet": dict(n_channels=4, n_skip=16, max_dilation=1),
 }
 
 

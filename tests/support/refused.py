@@ -68,6 +68,7 @@ def families(group):
 
 # fmt: off
 ALL, VAES, FLOWS, RBMS, PIXELS = "all", "vae", "flow", "rbm", "pixelcnn"
+WAVENETS = "wavenet"
 GAUSSIAN = dict(likelihood="gaussian")  # for families that have it
 def in_parts(values):
     """A csr matrix (24, 5) whose first entry is the sum of two."""
@@ -227,7 +228,7 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
     ("n_hidden: more than memory holds", "with n_hidden", "n_hidden", (ValueError, MemoryError),
         "1000000000", use(names=["fit"], n_hidden=10**15) + use(names=["fit"], n_hidden=10**20)),
     ("n_layers, n_channels, first_kernel or kernel: 0, a fraction or True", PIXELS,
-        "n_layers|n_channels|first_kernel|kernel", ValueError, "[Gg]ot (0|2.5|True)", [way for name in
+        r"n_\w+|\w*kernel", ValueError, "[Gg]ot (0|2.5|True)", [way for name in
         "n_layers n_channels first_kernel kernel".split() for way in each(name, 0, 2.5, True)]),
     ("first_kernel or kernel: an even number", PIXELS, "kernel", ValueError,
         "kernel=4 has no middle: set an odd number", each("first_kernel", 4) + each("kernel", 4)),
@@ -291,6 +292,14 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         each("n_couplings", 0, 2.5, True)),
     ("dequantize: 1, a fraction, or more than 65536", FLOWS, "dequantize", ValueError,
         "[Gg]ot (1|2.5|65537)", each("dequantize", 1, 2.5, 2**16 + 1)),
+    ("n_channels, n_skip, n_stacks or max_dilation: 0, a fraction or True", WAVENETS,
+        "n_channels|n_skip|n_stacks|max_dilation", ValueError, "[Gg]ot (0|2.5|True)",
+        [way for name in "n_channels n_skip n_stacks max_dilation".split()
+         for way in each(name, 0, 2.5, True)]),
+    ("levels: 1, a fraction, or more than 256", WAVENETS, "levels", ValueError,
+        "[Gg]ot (1|2.5|257)", each("levels", 1, 2.5, 257)),
+    ("binarize, for more than two levels", WAVENETS, "binarize", ValueError,
+        "leaves 2 levels, got levels=4: set one", use(binarize="threshold", levels=4)),
     ("activation, likelihood, posterior, objective or missing: a name that is unknown", VAES,
         "activation|likelihood|posterior|objective|missing", ValueError,
         "must be a str among .*'best'",
@@ -316,7 +325,7 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
     ("a setting that is not there", ALL, "latent", ValueError, "Valid parameters are",
         call(lambda w: w.model.set_params(latent=3))),
     ("another architecture after fit, then partial_fit or save", ALL,
-        "latent_dim|n_hidden|n_couplings|n_layers", ValueError, "changed after fit", call(
+        r"latent_dim|n_\w+", ValueError, "changed after fit", call(
         lambda w: w.reshaped().partial_fit(X), lambda w: w.reshaped().save(w.path))),
     ("more than 2**32 updates", ALL, "batch_size", RuntimeError, "after 4294967296 updates",
         [at_the_last_step]),
