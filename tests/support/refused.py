@@ -230,7 +230,7 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
     ("n_layers, n_channels, first_kernel or kernel: 0, a fraction or True", PIXELS,
         r"n_\w+|\w*kernel", ValueError, "[Gg]ot (0|2.5|True)", [way for name in
         "n_layers n_channels first_kernel kernel".split() for way in each(name, 0, 2.5, True)]),
-    ("first_kernel or kernel: an even number", PIXELS, "kernel", ValueError,
+    ("first_kernel or kernel: an even number", PIXELS, r"\w*kernel", ValueError,
         "kernel=4 has no middle: set an odd number", each("first_kernel", 4) + each("kernel", 4)),
     ("image_shape: one number, 0, or -1 twice", "with image_shape", "image_shape", ValueError,
         "image_shape must be .*got", each("image_shape", 5, (0, 5), (-1, -1))),
