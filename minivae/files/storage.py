@@ -26,7 +26,7 @@ CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"  # what a traini
 FORMAT = 1
 MAX_HEADER = 2**26  # bytes of names, shapes and facts
 MAX_BRACKETS = 10_000  # lists and tables in a header; each takes far more memory than file,
-BYTES_PER_BRACKET = 50  # unless so much of the text belongs to each, as of columns of a table
+BYTES_PER_BRACKET = 20  # unless so much of the text belongs to each, as of columns, or of arrays
 
 
 class StorageError(Exception):
