@@ -100,7 +100,8 @@ class Run:
     def loss(self, terms):
         """The loss for values of all terms, in the epoch that the state is in."""
         weights = self.weights(self.state.epochs)
-        return float(sum(weight * term for weight, term in zip(weights, terms, strict=True)))
+        pairs = zip(weights, terms, strict=True)
+        return float(sum(weight * term for weight, term in pairs if weight))  # 0 times inf is NaN
 
 
 def score(program, terms):

@@ -28,7 +28,7 @@ COMMAND_NAMES = [command.__name__ for command in cli.COMMANDS]
         ("train --out new --latent 5", "unknown option --latent; did you mean --latent-dim?"),
         ("train --out new --n-hidden 5", "unknown option --n-hidden; did you mean --hidden?"),
         ("train --out new --model nade --latent-dim 5", "unknown option --latent-dim"),
-        ("train --out new --model rbm", "--model: invalid choice: 'rbm'"),
+        ("train --out new --model rbn", "--model: invalid choice: 'rbn'"),
         ("score {images} --nsamples=5", "unknown option --nsamples=5; did you mean --n-samples?"),
         ("train --out new --latent-dim 0", "--latent-dim: expected a whole number from 1, got '0'"),
         ("train --out new --hidden 5,", "--hidden"),
