@@ -4,7 +4,8 @@
 
 with eps_r of N(0, I), and p(x|h) Bernoulli with the logits net(h). It is there for what no family
 of the package has yet: a dense net over rows that are repeated, whose input has a gradient, with
-heads of unequal width; and a block that is neither a layer nor shared out by columns.
+heads of unequal width; a block that is neither a layer nor shared out by columns; and two regions
+that are carried, the sum of all x that were at a row's place and how many these were.
 """
 
 import sys
@@ -25,6 +26,8 @@ SCORE = ("score", "minus the loss")
 
 class Plan(NamedTuple):
     x: Region  # (B, D)
+    trail: Region  # (B, D), carried
+    count: Region  # (B, 1), carried
     copies: Region  # (B R, D) x, R times
     eps: Region  # (B R, Z)
     h: Region  # (B R, Z)
@@ -38,6 +41,7 @@ class Plan(NamedTuple):
 
 def make_plan(layout, n_features, *, n_latents, n_repeats):
     D, Z, R = n_features, n_latents, n_repeats
+    trail, count = layout.carry("trail", D), layout.carry("count", 1)
     x, copies, eps = (
         layout.region("x", D),
         layout.region("copies", D, R),
@@ -48,7 +52,7 @@ def make_plan(layout, n_features, *, n_latents, n_repeats):
     heads = {"first": 1, "others": D - 1}  # of the D logits
     stack = layout.dense("net", h, dh, [5, 4], heads, TANH, IDENTITY, zero=("others",))
     each = layout.region("each", 1, R)
-    return Plan(x, copies, eps, h, dh, stack, each, layout.regions["fit"], scale, Z)
+    return Plan(x, trail, count, copies, eps, h, dh, stack, each, layout.regions["fit"], scale, Z)
 
 
 def weights():
@@ -59,6 +63,10 @@ def load(task, rows, shard, step):
     plan, work = task.plan, task.work
     x, copies = region(work, plan.x, shard), region(work, plan.copies, shard)
     load_rows(task, rows, x, None, shard, step)
+    trail, count = region(work, plan.trail, shard), region(work, plan.count, shard)
+    for i in range(x.shape[0]):
+        trail[i] += x[i]
+        count[i] += 1
     repeat = plan.copies.repeat
     for r in range(copies.shape[0]):
         copies[r] = x[r // repeat]
