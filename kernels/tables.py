@@ -10,7 +10,7 @@ import importlib
 from types import ModuleType
 
 SUBJECTS = ("dense", "posterior", "likelihoods", "random", "optimizers", "batch", "sequence",
-            "chains", "couplings", "convolution", "boltzmann")  # fmt: skip
+            "chains", "couplings", "convolution", "boltzmann", "recurrent")  # fmt: skip
 
 
 def _kernels(side):

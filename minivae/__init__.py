@@ -17,6 +17,7 @@ _HOMES = {
     "RBM": "models.rbm",
     "PixelCNN": "models.pixelcnn",
     "WaveNet": "models.wavenet",
+    "PixelRNN": "models.pixelrnn",
     "LinearGaussian": "models.linear_gaussian",
     "VAEImputer": "models.vae.imputer",
     "VAEOutlierDetector": "models.vae.outliers",

@@ -19,15 +19,16 @@ def nade_logits(x, W, c, V, b, a, h, logits):
     B, D = x.shape
     zero = x.dtype.type(0)
     for i in range(B):
-        row, hidden = a[i], h[i]
+        row, hidden, bias = a[i], h[i], c[min(i, len(c) - 1)]
         for j in range(row.size):
-            row[j] = c[j]
+            row[j] = bias[j]
+        for j in range(row.size):
             hidden[j] = sigmoid(row[j])
     for begin in range(0, D, STRIP):
         end = min(begin + STRIP, D)
         for i in range(B):
             row, hidden, entries, target = a[i], h[i], x[i], logits[i]
-            d = begin
+            bias, d = b[min(i, len(b) - 1)], begin
             while d < end:
                 last = d + 1  # the run is d <= e < last
                 while last < end and entries[last - 1] == zero:
@@ -40,14 +41,14 @@ def nade_logits(x, W, c, V, b, a, h, logits):
                         s1 += v1[j] * hidden[j]
                         s2 += v2[j] * hidden[j]
                         s3 += v3[j] * hidden[j]
-                    target[d], target[d + 1] = b[d] + s0, b[d + 1] + s1
-                    target[d + 2], target[d + 3] = b[d + 2] + s2, b[d + 3] + s3
+                    target[d], target[d + 1] = bias[d] + s0, bias[d + 1] + s1
+                    target[d + 2], target[d + 3] = bias[d + 2] + s2, bias[d + 3] + s3
                     d += 4
                 while d < last:
                     v0, s0 = V[d], zero
                     for j in range(hidden.size):
                         s0 += v0[j] * hidden[j]
-                    target[d] = b[d] + s0
+                    target[d] = bias[d] + s0
                     d += 1
                 value = entries[last - 1]
                 if value != zero:
@@ -71,16 +72,19 @@ def nade_backward(x, dlogits, W, c, V, first, last, dW, dc, dV):
         right = min(left + TILE, last)
         n = right - left
         a, after, dh = room[0][:n], room[1][:n], room[2][:n]
-        bias, dbias = c[left:right], dc[left:right]
-        for j in range(n):
-            dbias[j] = zero
-        for d in range(D):
-            dw, dv = dW[d][left:right], dV[d][left:right]
-            for j in range(n):
-                dw[j] = zero
-                dv[j] = zero
+        if dc is not None:
+            for i in range(len(dc)):
+                dbias = dc[i][left:right]
+                for j in range(n):
+                    dbias[j] = zero
+        if dW is not None:
+            for d in range(D):
+                dw, dv = dW[d][left:right], dV[d][left:right]
+                for j in range(n):
+                    dw[j] = zero
+                    dv[j] = zero
         for i in range(B):
-            entries, errors = x[i], dlogits[i]
+            entries, errors, bias = x[i], dlogits[i], c[min(i, len(c) - 1)][left:right]
             for j in range(n):
                 a[j] = bias[j]
                 after[j] = zero
@@ -96,9 +100,11 @@ def nade_backward(x, dlogits, W, c, V, first, last, dW, dc, dV):
                     ends[runs] = d + 1
             for run in range(runs - 1, -1, -1):
                 h, begin, end = states[run][:n], ends[run], ends[run + 1]
-                value, dw = entries[end - 1], dW[end - 1][left:right]
-                for j in range(n):  # `after` is the sum of da over all variables behind this run
-                    dw[j] += value * after[j]
+                if dW is not None:
+                    value, dw = entries[end - 1], dW[end - 1][left:right]
+                    for j in range(n):  # `after` is the sum of da over all variables behind the run
+                        dw[j] += value * after[j]
+                for j in range(n):
                     dh[j] = zero
                 d = begin
                 while d + 4 <= end:
@@ -113,14 +119,17 @@ def nade_backward(x, dlogits, W, c, V, first, last, dW, dc, dV):
                     for j in range(n):
                         dh[j] += g0 * v0[j]
                     d += 1
-                for d in range(begin, end):
-                    g0, dv = errors[d], dV[d][left:right]
-                    for j in range(n):
-                        dv[j] += g0 * h[j]
+                if dW is not None:
+                    for d in range(begin, end):
+                        g0, dv = errors[d], dV[d][left:right]
+                        for j in range(n):
+                            dv[j] += g0 * h[j]
                 for j in range(n):
                     after[j] += dh[j] * h[j] * (one - h[j])
-            for j in range(n):
-                dbias[j] += after[j]
+            if dc is not None:
+                dbias = dc[min(i, len(dc) - 1)][left:right]
+                for j in range(n):
+                    dbias[j] += after[j]
 
 
 @compiled
@@ -128,14 +137,16 @@ def nade_sample(u, W, c, V, b, a, h, x):
     one, zero = x.dtype.type(1), x.dtype.type(0)
     for i in range(x.shape[0]):
         row, hidden = a[i], h[i]
+        begin, bias = c[min(i, len(c) - 1)], b[min(i, len(b) - 1)]
         for j in range(row.size):
-            row[j] = c[j]
+            row[j] = begin[j]
+        for j in range(row.size):
             hidden[j] = sigmoid(row[j])
         for d in range(x.shape[1]):
             v, logit = V[d], zero
             for j in range(hidden.size):
                 logit += v[j] * hidden[j]
-            x[i, d] = one if u[i, d] < sigmoid(b[d] + logit) else zero
+            x[i, d] = one if u[i, d] < sigmoid(bias[d] + logit) else zero
             if x[i, d] != zero:
                 w = W[d]
                 for j in range(row.size):

@@ -42,7 +42,7 @@ class Trace(Mapping):
 
     `trace.entries[name]` has unit, kernel, inputs and the line of the program beside the array. An
     array that is written twice, as a layer's output before and after its activation, has its first
-    state under "name (kernel)".
+    state under "name (kernel)"; it has NaN where nothing was written yet.
     """
 
     def __init__(self, entries):
@@ -114,9 +114,9 @@ class _Observer:
             same = [a.tobytes() == old for (_, a), old in zip(given, before, strict=True)]
             kept_names = [name for (name, _), kept in zip(given, same, strict=True) if kept]
             reads = tuple(dict.fromkeys(kept_names))  # two heads are one array
-            for (name, array), kept in zip(given, same, strict=True):
+            for (name, _), kept in zip(given, same, strict=True):
                 if not kept:
-                    self._add(name, array, kernel, reads)
+                    self._add(name, kernel, reads)
             return result
 
         return call
@@ -126,9 +126,13 @@ class _Observer:
         array = self.layout.region_view(self.work, name, self.B).copy()
         self.entries[name] = Entry(name, array, self._unit(name), "given", (), "-", "")
 
-    def _add(self, name, array, kernel, reads):
+    def _add(self, name, kernel, reads):
         if name in self.layout.regions:
             array = self.layout.region_view(self.work, name, self.B)
+        else:  # a gradient, in the shape that its parameters have
+            slot = self.layout.slots[name[1:].split("+")[0]]
+            flat = self.buffers["d"][slot.begin : slot.begin + int(np.prod(slot.shape))]
+            array = flat.reshape(slot.shape)
         old = self.entries.pop(name, None)
         if old is not None and old.kernel != kernel:
             self.entries[f"{name} ({old.kernel})"] = old

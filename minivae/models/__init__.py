@@ -9,6 +9,7 @@ MODELS = {
     "rbm": "minivae.models.rbm:RBM",
     "pixelcnn": "minivae.models.pixelcnn:PixelCNN",
     "wavenet": "minivae.models.wavenet:WaveNet",
+    "pixelrnn": "minivae.models.pixelrnn:PixelRNN",
 }
 
 

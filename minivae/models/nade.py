@@ -114,14 +114,14 @@ def block_gradient(task, block, batch, worker):
         k.nade_backward(x, dlogits, W, c, V, first, last, dW, dc, dV)
     else:
         first, last = share(plan.n_features, worker, task.workers)
-        k.sum_rows(dlogits, first, db[first:last])
+        k.sum_rows(dlogits, first, db[0, first:last])
 
 
 def parameters(task, flat):
-    """W, c, V, b of a parameter-shaped buffer."""
+    """W (D, H), c (1, H), V (D, H), b (1, D) of a parameter-shaped buffer."""
     plan, D, H = task.plan, task.plan.n_features, task.plan.n_hidden
     W, V = parameter(flat, plan.W, D, H), parameter(flat, plan.V, D, H)
-    return W, flat[plan.c : plan.c + H], V, flat[plan.b : plan.b + D]
+    return W, parameter(flat, plan.c, 1, H), V, parameter(flat, plan.b, 1, D)
 
 
 # --- drawing from the model -----------------------------------------------------------------------

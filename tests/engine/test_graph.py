@@ -39,6 +39,7 @@ WIDE = {
     "rbm": dict(n_hidden=40),
     "pixelcnn": dict(n_channels=40),
     "wavenet": dict(n_channels=40),
+    "pixelrnn": dict(n_state=40, n_hidden=37),
 }  # more than a warp
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -182,6 +183,10 @@ NODES = {  # a new family needs a line here
         copy matmul gate_backward matmul scatter_taps all_finite
         matmul sum_rows adam matmul sum_rows adam matmul sum_rows adam
         matmul sum_rows adam matmul sum_rows adam matmul sum_rows adam add_terms advance""",
+    "pixelrnn": f"""gather clear {6 * "matmul bias_activation matmul matmul gru "} matmul
+        bias_activation nade_logits bernoulli_nll nade_backward repeat_rows matmul clear
+        {6 * "gru_backward matmul add "} all_finite nade_backward adam matmul sum_rows adam
+        matmul matmul sum_rows adam add_terms advance""",
 }
 
 

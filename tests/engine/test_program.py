@@ -115,6 +115,7 @@ def test_a_bound_step_calls_its_own_table_only(name):
         "pixelcnn": dict(image_shape=(1, 5), n_layers=1, n_channels=2, first_kernel=3, kernel=3,
                          gated=1),
         "wavenet": dict(n_channels=2, n_skip=3, max_dilation=0, n_stacks=1, levels=2),
+        "pixelrnn": dict(image_shape=(5, 1), n_state=2, n_hidden=3),
         "toy": dict(n_latents=2, n_repeats=3),
     }[name]  # fmt: skip
     layout = Layout(program, 5, **settings)

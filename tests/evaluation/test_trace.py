@@ -46,7 +46,7 @@ def test_every_region_and_every_gradient_is_there(name, settings):
     assert names == (layout.regions.keys() - unused) | gradients
     earlier = {key.split(" (")[0] for key in trace if " (" in key}
     assert earlier <= layout.regions.keys()
-    assert all(np.isfinite(array).all() for array in trace.values())
+    assert all(np.isfinite(array).all() for key, array in trace.items() if " (" not in key)
 
 
 @VARIANT

@@ -17,15 +17,17 @@ D = 8
 EVERY_ROW = (np.arange(2**D)[:, None] >> np.arange(D)) & 1  # (2^D, D)
 
 
-def weights(D, H, dtype="float64", seed=0):
-    """W, c, V, b of moderate size, so that no probability is near 0 or 1."""
+def weights(D, H, dtype="float64", seed=0, rows=1):
+    """W, c, V, b of moderate size, so that no probability is near 0 or 1; biases for all rows, or
+    for so many of them."""
     W, V = normals(2, D, H, seed=seed).astype(dtype)
-    return W, normals(H, seed=seed + 1).astype(dtype), V, normals(D, seed=seed + 2).astype(dtype)
+    c, b = normals(rows, H, seed=seed + 1), normals(rows, D, seed=seed + 2)
+    return W, c.astype(dtype), V, b.astype(dtype)
 
 
 def logits(k, x, W, c, V, b):
-    a, h = (np.empty((len(x), c.size), W.dtype) for _ in range(2))
-    out = np.empty(x.shape, W.dtype)
+    a, h = (np.empty((len(x), c.shape[1]), np.result_type(W, c, V, b)) for _ in range(2))
+    out = np.empty(x.shape, a.dtype)
     k.nade_logits(x, W, c, V, b, a, h, out)
     return out
 
@@ -33,14 +35,14 @@ def logits(k, x, W, c, V, b):
 def backward(k, x, dlogits, W, c, V, cuts=None):
     """(dW, dc, dV), by parts of the hidden units if they are cut."""
     dW, dc, dV = (np.full_like(array, np.nan) for array in (W, c, V))
-    cuts = cuts or [0, c.size]
+    cuts = cuts or [0, c.shape[1]]
     for first, last in pairwise(cuts):
         k.nade_backward(x, dlogits, W, c, V, first, last, dW, dc, dV)
     return dW, dc, dV
 
 
 def sample(k, u, W, c, V, b):
-    a, h, x = *(np.empty((len(u), c.size), W.dtype) for _ in range(2)), np.full_like(u, np.nan)
+    a, h, x = *(np.empty((len(u), c.shape[1]), W.dtype) for _ in range(2)), np.full_like(u, np.nan)
     k.nade_sample(u, W, c, V, b, a, h, x)
     return x
 
@@ -54,7 +56,7 @@ def test_logits_are_those_of_the_paper(k):
     expected = np.empty_like(x)
     for d in range(D):  # a hidden layer of its own for every variable, from all that precede it
         h = special.expit(c + x[:, :d] @ W[:d])
-        expected[:, d] = b[d] + h @ V[d]
+        expected[:, d] = b[:, d] + h @ V[d]
     assert_allclose(logits(k, x, W, c, V, b), expected, rtol=0, atol=1e-13)
 
 
@@ -90,10 +92,52 @@ def test_gradients(n_features, k):
 
     def gradient(W, c, V, b, dnll):
         dlogits, db = bernoulli(k, logits(k, x, W, c, V, b), x, scale=dnll[0])[1], np.empty_like(b)
-        k.sum_rows(dlogits, 0, db)
+        k.sum_rows(dlogits, 0, db[0])
         return *backward(k, x, dlogits, W, c, V), db
 
     check(k, nll, gradient, weights(n_features, 3), [np.full(4, 0.37)])
+
+
+def test_gradients_of_biases_of_their_own(k):
+    """Each row's hidden bias, which nothing is added up for; the visible bias has dlogits."""
+    x = (normals(4, 7, seed=5) > 0).astype(float)
+    W, c, V, b = weights(7, 3, rows=4)
+
+    def nll(c):
+        return bernoulli(k, logits(k, x, W, c, V, b), x)[0]
+
+    def gradient(c, dnll):
+        dlogits, dc = bernoulli(k, logits(k, x, W, c, V, b), x, scale=dnll[0])[1], np.empty_like(c)
+        k.nade_backward(x, dlogits, W, c, V, 0, 3, None, dc, None)
+        return (dc,)
+
+    check(k, nll, gradient, (c,), [np.full(4, 0.37)])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_with_biases_of_their_own_are_alone(k, dtype):
+    """Each row has the values and the part of the gradient that it has alone with its biases, and
+    what is asked for alone has the bits that it has with the rest."""
+    W, c, V, b = weights(20, 7, dtype, rows=5)
+    x, dlogits = (normals(5, 20) > 0.5).astype(dtype), normals(5, 20, seed=4).astype(dtype)
+    u = draw(k, "uniform", (5, 20), dtype)
+    whole, drawn = logits(k, x, W, c, V, b), sample(k, u, W, c, V, b)
+    dW, dc, dV = backward(k, x, dlogits, W, c, V)
+    one, two, three = np.full_like(W, np.nan), np.full_like(c, np.nan), np.full_like(V, np.nan)
+    k.nade_backward(x, dlogits, W, c, V, 0, 7, one, None, three)
+    k.nade_backward(x, dlogits, W, c, V, 0, 7, None, two, None)
+    for part, same in ((one, dW), (two, dc), (three, dV)):
+        assert_array_equal(part, same)
+    sums = np.zeros((2, *W.shape))
+    rounding = 100 * np.finfo(dtype).eps  # sums of 20 products of what is below 3
+    for i in range(5):
+        own = slice(i, i + 1)
+        assert_allclose(logits(k, x[own], W, c[own], V, b[own]), whole[own], rtol=0, atol=rounding)
+        assert_array_equal(sample(k, u[own], W, c[own], V, b[own]), drawn[own])
+        dw, dbias, dv = backward(k, x[own], dlogits[own], W, c[own], V)
+        assert_allclose(dbias, dc[own], rtol=0, atol=rounding)
+        sums += dw, dv
+    assert_allclose(sums, [dW, dV], rtol=0, atol=5 * rounding)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -18,6 +18,8 @@ from minivae.kernels.tables import cpu, reference
 x = np.linspace(0, 1, 9 * 33, dtype="f4").reshape(9, 33)
 v, rows, heads = x[0], x[:, 0].copy(), x[:, :16]
 square, room = np.ones((33, 33), "f4"), np.ones((9, 33), "f4")  # of NADE: D = H = 33
+gates = np.ones((9, 32), "f4")  # of one step of 8 units
+heads33 = np.ones((9, 40), "f4")[:, :33]
 lower = np.ones((9, 120), "f4")  # below the diagonal of 16 x 16
 # A table of 33 columns, and its units; each column but those of counts is worth a vector.
 groups = np.array([(0, 0, 8), (1, 8, 16), (2, 16, 24), (3, 24, 28), (4, 28, 30), (5, 30, 33)])
@@ -31,7 +33,7 @@ def posterior_backward(lower, free_bits):
 
 
 def gradients():
-    return square.copy(), v.copy(), square.copy()
+    return square.copy(), x[:1].copy(), square.copy()
 
 
 # Kernels with loops over float32 numbers: how many loops there are, and arguments.
@@ -79,14 +81,18 @@ CALLS = {
     "leapfrog_momentum": (1, lambda: [x.copy(), x, x, 0.5, rows, 0.5]),
     "leapfrog_position": (1, lambda: [x.copy(), x, rows]),
     "hamiltonian": (1, lambda: [x, x, rows, 0.5, rows.copy()]),
-    "nade_logits": (5, lambda: [x, square, v, square, v, room, room.copy(), x.copy()]),
+    "nade_logits": (5, lambda: [x, square, x[:1], square, x[:1], room, room.copy(), x.copy()]),
     # 7 loops; that over `after` is scalar, and rare: two vector loops in its place gain nothing.
-    "nade_backward": (6, lambda: [x, x, square, v, square, 0, 33, *gradients()]),
-    "nade_sample": (4, lambda: [x, square, v, square, v, room, room.copy(), x.copy()]),
     # exp, its sum, the gradient; the search for the largest logit is scalar.
     "levels_nll": (3, lambda: [x, x[:, :1], 33, 1.0, rows, x.copy()]),
     "levels_nll alone": (2, lambda: [x, x[:, :1], 33, 1.0, rows, None]),
     "levels_draw": (2, lambda: [x, x[:, :1], x[:, :1].copy()]),
+    "nade_backward": (6, lambda: [x, x, square, x[:1], square, 0, 33, *gradients()]),
+    "nade_backward of biases": (4, lambda: [x, x, square, heads33, square, 0, 33, None,
+                                            heads33.copy(), None]),
+    "nade_sample": (3, lambda: [x, square, x[:1], square, x[:1], room, room.copy(), x.copy()]),
+    "gru": (4, lambda: [0, x[:, :24].copy(), v[:24], x[:, :16].copy(), gates.copy()]),
+    "gru_backward": (5, lambda: [0, 8, x[:, :16].copy(), gates, x[:, :16].copy(), gates.copy()]),
     "dequantize": (1, lambda: [x, x, 17, x.copy()]),
     "quantize": (1, lambda: [x, 17, x.copy()]),
     "coupling": (2, lambda: [heads, x[:, :32], heads.copy(), rows[:, None].copy()]),
@@ -116,7 +122,7 @@ CALLS = {
 # Kernels without such a loop: whole numbers, memory only, products (below), sums in a fixed order.
 APART = {"random_words", "random_uniform", "random_normal", "copy", "join", "matmul", "add_terms",
          "repeat_rows", "metropolis", "split_columns", "merge_columns", "gather_taps",
-         "queue_taps"}  # fmt: skip
+         "queue_taps", "clear"}  # fmt: skip
 VECTOR = r"= (?:fmul|fadd|fsub|fdiv|fcmp) [^\n]*<(?:4|8|16) x float>"
 LIBM = r"call [^\n]*@(?:llvm\.)?(?:exp|log|log1p|expm1|tanh|sin|cos)f?\b"
 DOUBLE = r"= (?:fmul|fadd|fsub|fdiv) [^\n]*<\d+ x double>"

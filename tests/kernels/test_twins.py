@@ -219,7 +219,7 @@ def softplus_drawn(logits, mean):
 def own_slope_included(x, dlogits, W, c, V, first, last, dW, dc, dV):
     """A variable would be a cause of itself."""
     reference.nade_backward(x, dlogits, W, c, V, first, last, dW, dc, dV)
-    before = c + np.cumsum(x[:, :, None] * W, axis=1) - x[:, :, None] * W
+    before = c[:, None] + np.cumsum(x[:, :, None] * W, axis=1) - x[:, :, None] * W
     h = 1 / (1 + np.exp(-before))
     dW += (x[:, :, None] * dlogits[:, :, None] * V * h * (1 - h)).sum(axis=0)
 

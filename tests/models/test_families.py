@@ -416,6 +416,7 @@ def test_a_bad_setting_is_refused_by_its_name_and_changes_nothing(name, key, val
 GOOD = {  # by kind: what is taken, and what it stands for
     "whole": [(np.int8(3), 3), (np.uint64(3), 3), (np.int8(100), 100)],
     "real": [(np.float64(0.5), 0.5), (np.float32(0.5), 0.5), (np.float16(0.5), 0.5), (0, 0.0)],
+    "shape": [([np.int8(4), 2], (4, 2)), ((-1, 8), (1, 8)), ([2, -1], (2, 4))],
     "sizes": [([np.int8(3)], (3,)), (np.array([3, 2], "i1"), (3, 2)), ([], ())],
     "schedule": [(np.float32(2**-6), 1 / 64), (1, 1.0),
                  ([(np.int8(1), np.float32(2**-6)), (1, 1)], ((1, 1 / 64), (1, 1.0)))],

@@ -26,6 +26,7 @@ SMALL = {
         1, n_channels=2, image_shape=(1, -1), binarize="threshold", **FAST
     ),
     "wavenet": find("wavenet")(2, n_skip=2, levels=4, **FAST),
+    "pixelrnn": find("pixelrnn")(4, n_hidden=3, image_shape=(1, -1), binarize="threshold", **FAST),
     "linear": LinearGaussian(random_state=0, max_iter=20, tol=1e-2),
 }
 assert MODELS.keys() < SMALL.keys(), "every family needs small settings here"

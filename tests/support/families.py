@@ -11,6 +11,7 @@ SMALL = {  # settings that make a family's model small; the only place that know
     "rbm": dict(n_hidden=5, n_steps=2),
     "pixelcnn": dict(n_layers=1, n_channels=2, image_shape=(1, -1)),
     "wavenet": dict(n_channels=2, n_skip=3),
+    "pixelrnn": dict(n_state=4, n_hidden=3, image_shape=(-1, 1)),
 }
 assert SMALL.keys() == MODELS.keys(), "every family needs small settings here"
 
@@ -32,6 +33,7 @@ VARIANTS |= {  # of two lines of four pixels
 VARIANTS["flow continuous"] = (
     "flow", dict(dequantize=None, coupling="additive", prior="normal"))  # fmt: skip
 VARIANTS["wavenet levels"] = "wavenet", dict(levels=3, max_dilation=2, n_stacks=2)
+VARIANTS["pixelrnn image"] = ("pixelrnn", dict(image_shape=(4, 2)))
 
 
 def table(n, seed=0):

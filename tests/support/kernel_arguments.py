@@ -105,6 +105,7 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
         **convolution_arguments(draw, rng, dtype, n, m),
         **boltzmann_arguments(draw, rng, n, m, 7),
         **levels_arguments(draw, rng, dtype, n, m, sloped),
+        **recurrent_arguments(draw, n, m),
     }  # fmt: skip
 
 
@@ -295,17 +296,49 @@ def boltzmann_arguments(draw, rng, n, D, H):
     }  # fmt: skip
 
 
+def recurrent_arguments(draw, n, H):
+    """Those of the steps of a recurrent net of H units: of step 1 of 2, whose state comes third.
+
+    A gate is a sigmoid or a tanh of a sum, so it is off by some roundings of the sum's terms, times
+    a slope of at most 1, and by some of its own. Step 0 must stay.
+    """
+    a, u, bias, h, dh = draw(n, 8 * H), draw(n, 3 * H), draw(3 * H), draw(n, 3 * H), draw(n, 3 * H)
+    u_r, u_z, u_q = np.split(abs(u), 3, axis=1)
+    s_n, s_r, s_z = np.split(abs(a[:, 4 * H : 7 * H]) + abs(bias), 3, axis=1)
+    r_size, z_size = 1 + s_r + u_r, 1 + s_z + u_z
+    n_size = 1 + s_n + u_q * (1 + r_size)
+    h_size = n_size + (abs(h[:, H : 2 * H]) + 1) * z_size
+    gates = np.tanh(draw(n, 8 * H)).astype("f4").astype(np.float64)
+    gates[:, 5 * H : 7 * H] = abs(gates[:, 5 * H : 7 * H])
+    slope, q = abs(dh[:, 2 * H :]), abs(gates[:, 7 * H :])
+    z_slope = slope * (abs(h[:, H : 2 * H]) + 1)
+    kept = np.zeros((n, H))
+    return {
+        "clear": [Out(u, 0)],
+        "gru": [
+            1, u, bias, Out(h, np.hstack([kept, kept, h_size])),
+            Out(a, np.hstack([kept, kept, kept, kept, n_size, r_size, z_size, u_q])),
+        ],
+        "gru_backward": [
+            1, H, h, gates, Out(dh, np.hstack([kept, slope + abs(dh[:, H : 2 * H]), kept])),
+            Out(a, np.hstack([kept, kept, kept, kept, slope, slope * q, z_slope, slope])),
+        ],
+    }  # fmt: skip
+
+
 def nade_arguments(draw, rng, dtype, n, D, H):
-    """Those of NADE's kernels with real results, for D variables and H hidden units.
+    """Those of NADE's kernels with real results, for D variables and H hidden units; the biases are
+    those of all rows, or each row has its own.
 
     With A the sum of |c| and all |x W|, a_d is off by D roundings of A at most and h = sigmoid(a_d)
     by its own and that times h' = h (1 - h), or is 0 where it is no normal number. 1 - h itself is
     rounded in units of h.
     """
+    rows = [1, n][rng.integers(2)]
     x, dlogits, W, V, c, b = rng.choice([0, 0, 0.5, 1], (n, D)), draw(n, D), *draw(2, D, H), *(
-        draw(H), draw(D))  # fmt: skip
+        draw(rows, H), draw(rows, D))  # fmt: skip
     first, last = H // 4, H - H // 5
-    before = c + np.cumsum(x[:, :, None] * W, axis=1) - x[:, :, None] * W  # (n, D, H)
+    before = c[:, None] + np.cumsum(x[:, :, None] * W, axis=1) - x[:, :, None] * W  # (n, D, H)
     h, limits = special.expit(before), np.finfo(dtype)
     size = h + h * special.expit(-before) * (abs(c) + abs(x) @ abs(W))[:, None, :]
     size += limits.tiny / limits.eps
@@ -313,14 +346,18 @@ def nade_arguments(draw, rng, dtype, n, D, H):
     dV = (abs(dlogits)[:, :, None] * size).sum(axis=0)
     da = (abs(dlogits)[:, :, None] * abs(V) * size).sum(axis=1)  # (n, H): over all variables
     kept = np.full((D, H), 7.0)  # what other columns must still be
+    dc = da if rows == n else da.sum(axis=0, keepdims=True)
+    asked = rng.integers(3)  # for all, for dW and dV, for dc
     return {
         "nade_logits": [
             x, W, c, V, b, Out(np.zeros((n, H)), np.inf), Out(np.zeros((n, H)), np.inf),
             Out(np.full((n, D), np.nan), logits, D + H),
         ],
         "nade_backward": [
-            x, dlogits, W, c, V, first, last, Out(kept, x.T @ da, n + 2 * D),
-            Out(kept[0], da.sum(axis=0), n + 2 * D), Out(kept, dV, n + D),
+            x, dlogits, W, c, V, first, last,
+            None if asked == 2 else Out(kept, x.T @ da, n + 2 * D),
+            None if asked == 1 else Out(np.full((rows, H), 7.0), dc, n + 2 * D),
+            None if asked == 2 else Out(kept, dV, n + D),
         ],
     }  # fmt: skip
 

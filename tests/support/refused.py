@@ -68,7 +68,7 @@ def families(group):
 
 # fmt: off
 ALL, VAES, FLOWS, RBMS, PIXELS = "all", "vae", "flow", "rbm", "pixelcnn"
-WAVENETS = "wavenet"
+WAVENETS, RNNS = "wavenet", "pixelrnn"
 GAUSSIAN = dict(likelihood="gaussian")  # for families that have it
 def in_parts(values):
     """A csr matrix (24, 5) whose first entry is the sum of two."""
@@ -239,6 +239,8 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         each("image_shape", (2, 3), (-1, 2), None)),
     ("gated: a word or a number", PIXELS, "gated", ValueError, "[Gg]ot ('yes'|2)",
         each("gated", "yes", 2)),
+    ("n_state: 0, a fraction, True or more than 8192", RNNS, "n_state", ValueError,
+        "be .* [Gg]ot (0|2.5|True|8193)", each("n_state", 0, 2.5, True, 2**13 + 1)),
     ("learning_rate: 0, negative, NaN or infinity", ALL, "learning_rate", ValueError,
         "(0|-1|nan|inf)",
         each("learning_rate", 0, -1, np.nan, np.inf, -np.inf)),
