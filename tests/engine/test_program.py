@@ -153,6 +153,7 @@ def test_only_what_asks_for_it_is_compiled_by_itself():
     own |= {("likelihoods", name) for name in likelihoods.APART}
     own |= {("program", name) for name in vae.APART}
     own |= {("task", name) for name in task.APART} | {("net", name) for name in net.APART}
+    own |= {("step", name) for name in step.APART}
     assert apart == own
     assert set(asked.values()) == {"never", "always"}
 
