@@ -13,9 +13,14 @@ from minivae.training import loop, stopping
 from minivae.training.order import shuffled
 
 
-def passes(n_rows, batch_size):
-    """By default EPOCHS passes, or as many as UPDATES updates take where the data are few."""
-    return max(settings.EPOCHS, -(-settings.UPDATES // -(-n_rows // batch_size)))
+def passes(n_rows, batch_size, usual=settings.EPOCHS):
+    """By default the usual passes, or as many as UPDATES updates take where the data are few."""
+    return max(usual, -(-settings.UPDATES // -(-n_rows // batch_size)))
+
+
+def usual_epochs(model):
+    """The passes of most families, unless the model's own says others: its schedule is for them."""
+    return getattr(model, "EPOCHS", settings.EPOCHS)
 
 
 def last_epoch(model, n_rows):
@@ -23,15 +28,15 @@ def last_epoch(model, n_rows):
     if model.epochs is not None:
         return int(model.epochs)
     settled = model.record_.settled if hasattr(model, "record_") else None
-    return settled or passes(n_rows, int(model.batch_size))
+    return settled or passes(n_rows, int(model.batch_size), usual_epochs(model))
 
 
 def rates(model):
-    """The schedule of learning rates. That of the family is for EPOCHS passes, and grows with them
+    """The schedule of learning rates. The family's own is for its usual epochs, and grows with them
     where the number is by default too."""
     steps, settled = settings.schedule(model.learning_rate), model.record_.settled
     if settled and steps == settings.schedule(model.SETTINGS["learning_rate"].default):
-        steps = [(-(-epochs * settled // settings.EPOCHS), rate) for epochs, rate in steps]
+        steps = [(-(-epochs * settled // usual_epochs(model)), rate) for epochs, rate in steps]
     return steps
 
 

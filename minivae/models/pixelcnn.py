@@ -82,8 +82,8 @@ def make_plan(layout, n_features, *, image_shape, n_layers, n_channels, first_ke
         return layout.dense(name, h, dh, [], {name: columns}, activation, activation)
 
     h = Region(x.start, 1, D)
-    dy = layout.region("dgate", R, D) if gated else None
-    dcols = layout.region("dabove", len(vertical[1]) * R, D) if gated else None
+    dy = layout.region("dgate.0", R, D) if gated else None
+    dcols = layout.region("dabove.1", len(vertical[1]) * R, D) if gated else None
     for i in range(n_layers + 1):
         taps = min(i, 1)  # layer 0 has its own, and a single channel below it
         columns = len(horizontal[taps]) * h.columns + gated * R
@@ -296,16 +296,15 @@ class PixelCNN(Model):
         rows, nats), gradient_norm, seconds, and valid_log_likelihood, valid_nll if there are
         held-out rows
     n_epochs_ : int, passes made; best_epoch_ : int from 1, the one with the best held-out score
-    n_features_in_ : int, D
-    seed_ : int, the seed of every random number that the model draws
+    n_features_in_ : int, D; seed_ : int, the seed of every random number that the model draws
     """
 
     program = sys.modules[__name__]
-    score_kind = "exact"
-    sampling = "sequential"
+    score_kind, sampling = "exact", "sequential"
+    EPOCHS = 3
     SETTINGS = {
         "n_layers": whole(5, "L, the number of layers above the first one", high=256),
-        "n_channels": whole(32, "R, features of a pixel in each layer", high=4096),
+        "n_channels": whole(16, "R, features of a pixel in each layer", high=4096),
         "first_kernel": whole(7, "pixels on a side that the first layer sees; odd", low=3, high=15),
         "kernel": whole(3, "pixels on a side that each other layer sees; odd", low=3, high=15),
         "gated": truth(
@@ -314,21 +313,22 @@ class PixelCNN(Model):
         ),
         "image_shape": IMAGE_SHAPE,
         "binarize": BINARIZED,
-        **settings.with_defaults(COMMON, learning_rate=((3, 2e-3), (1, 4e-4)), batch_size=16),
+        **settings.with_defaults(COMMON, learning_rate=((2, 2e-3), (1, 3e-4)), batch_size=16),
+        "epochs": settings.epochs(EPOCHS),
     }  # fmt: skip
 
     def __init__(
         self,
         n_layers=5,
         *,
-        n_channels=32,
+        n_channels=16,
         first_kernel=7,
         kernel=3,
         gated=True,
         image_shape=None,
         binarize=None,
         optimizer="adam",
-        learning_rate=((3, 2e-3), (1, 4e-4)),
+        learning_rate=((2, 2e-3), (1, 3e-4)),
         momentum=0.0,
         weight_decay=0.0,
         batch_size=16,

@@ -83,6 +83,18 @@ SIZES = Setting(
     option="hidden",
     expected=LAYERS,
 )
+
+
+def epochs(usual):
+    """The setting of a family whose class says EPOCHS = usual, if that is not EPOCHS here."""
+    return whole(
+        None,
+        f"passes over the data; if not given, {usual}, or as many as {UPDATES} updates take where "
+        "the data are few, and a default schedule of rates grows with them",
+        none=True,
+    )
+
+
 SHAPE = "(height, width), positive whole numbers of which one may be -1"
 MOST_PIXELS = 2**16  # for each there is a row of whole numbers: who forges a file gets no more
 IMAGE_SHAPE = Setting(
@@ -112,12 +124,7 @@ COMMON = {
     "momentum": real(0.0, "of sgd, at least 0 and below 1", high=1),
     "weight_decay": real(0.0, "so many times a parameter is added to its gradient"),
     "batch_size": whole(128, "rows per update"),
-    "epochs": whole(
-        None,
-        f"passes over the data; if not given, {EPOCHS}, or as many as {UPDATES} updates take where "
-        "the data are few, and a default schedule of rates grows with them",
-        none=True,
-    ),
+    "epochs": epochs(EPOCHS),
     "validation_fraction": real(
         0.0,
         "part of the rows that fit holds out, drawn by the seed, and scores after each epoch; of "

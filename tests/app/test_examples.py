@@ -35,6 +35,14 @@ def run(name, tmp_path, monkeypatch, *arguments):
     return found
 
 
+def test_the_plain_net_has_a_blind_spot_and_the_gated_one_has_none(tmp_path, monkeypatch):
+    """Of 11 x 11 pixels, from the middle of the last line: one line up sees one pixel more on the
+    right, so 4 + 3 + 2 + 1 of the five columns there are not seen."""
+    found = run("blind_spot.py", tmp_path, monkeypatch)
+    never = {name: (found["before"] & ~moved).sum() for name, moved in found["pictures"].items()}
+    assert never == {"plain": 10, "gated": 0}
+
+
 def test_both_gradients_are_unbiased_and_one_is_quiet(tmp_path, monkeypatch, capsys):
     """Of four entries none is off by 4 standard errors; a variance ratio far above what is claimed
     of other models would not come from chance."""

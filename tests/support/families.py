@@ -9,7 +9,7 @@ SMALL = {  # settings that make a family's model small; the only place that know
     "nade": dict(n_hidden=5),
     "flow": dict(n_couplings=3, hidden_layer_sizes=(5,), activation="tanh", dequantize=2),
     "rbm": dict(n_hidden=5, n_steps=2),
-    "pixelcnn": dict(n_layers=1, n_channels=2, image_shape=(1, -1)),
+    "pixelcnn": dict(n_layers=1, n_channels=5, first_kernel=3, image_shape=(1, -1)),
     "wavenet": dict(n_channels=2, n_skip=3),
     "pixelrnn": dict(n_state=4, n_hidden=3, image_shape=(-1, 1)),
 }
