@@ -232,7 +232,12 @@ class Counter:
 
 @dataclass(frozen=True)
 class Rate:
-    """The learning rate that is on the device when the kernel runs."""
+    """So many times the learning rate that is on the device when the kernel runs."""
+
+    times: int = 1
+
+    def __mul__(self, n):
+        return Rate(self.times * n)
 
 
 @dataclass(frozen=True)
@@ -290,8 +295,11 @@ class Launcher:
         return (self.counters, step.offset) if isinstance(step, Counter) else (None, step)
 
     def rate(self, learning_rate):
-        """(rate, learning_rate) of a kernel: a place on the device, or None and the number."""
-        return (self._rate, 0.0) if isinstance(learning_rate, Rate) else (None, learning_rate)
+        """(rate, learning_rate) of a kernel: a place on the device, and how many times what is
+        there; or None and the number."""
+        if isinstance(learning_rate, Rate):
+            return self._rate, learning_rate.times
+        return None, learning_rate
 
     def rows(self, rows):
         """(rows, counters) of a kernel: numbers of rows; where the first one stands, or None."""

@@ -18,7 +18,6 @@ import numpy as np
 import minivae
 from minivae.app import pictures, plots, runs, scores, tables
 from minivae.app.options import settings_of, shown
-from minivae.app.scores import mean_text
 from minivae.app.tables import count
 from minivae.app.warm import compiling_beside
 from minivae.data import datasets
@@ -75,16 +74,15 @@ def train(args):
                 (model.resume if past else model.fit)(data.train, X_valid=X_valid,
                                                       checkpoints=args.out)  # fmt: skip
             seconds = time.perf_counter() - begin
-            held_out, how = model.held_out_score(data.test)
+            held_out = model.held_out_score(data.test)
             collapse = collapsed(model, data.test)
         model.save(args.out / runs.MODEL)
-        runs.write_history(args.out, facts, model, held_out_score=float(held_out.mean()))
+        runs.write_history(args.out, facts, model, held_out and float(held_out[0].mean()))
         for name, figure in pictures.of(model, data, facts["seed"]):
             tables.save_figure(figure, args.out / name)
 
-    title = model.program.SCORE[1]
     print(describe(model))
-    print(f"held-out {title} {mean_text(held_out)} nats per row ({how})")
+    print(scores.of_run(model, held_out))
     for line in (*best_epoch(model), *collapse):
         print(line)
     now = f", {model.n_epochs_ - made} of them now," if past else ""
@@ -117,8 +115,9 @@ def new_or_old_run(args):
 
 def best_epoch(model):
     """A line on the best epoch by held-out score, if it was not the last one, or was waited for."""
-    (name, title), best = model.program.SCORE, model.best_epoch_
+    best = model.best_epoch_
     if best and (best < model.n_epochs_ or model.patience):
+        name, title = model.program.SCORE
         values = model.history_[f"valid_{name}"]
         where = storage.BEST if model.patience is None else "this is the model"
         yield (f"best held-out {title} {values[best - 1]:.2f} after epoch {best}: {where} (the "
@@ -276,9 +275,10 @@ def load_run(args, method=None):
     facts["image_shape"] = getattr(args, "image_shape", None) or facts.get("image_shape")
     model = minivae.load(args.model)
     if method and not hasattr(model, method):
+        others = "sample and score work" if model.score_kind else "sample works"
         raise ValueError(
             f"{args.run.__name__} needs a model with latent codes, and {args.model} is a "
-            f"{model.program.NAME}, which has none; minivae sample and score work with it"
+            f"{model.program.NAME}, which has none; minivae {others} with it"
         )
     if model.device.startswith("cuda"):
         model.set_params(device="auto")  # this computer may have no GPU

@@ -12,7 +12,7 @@ ROWS = 400  # of data, at most, that a picture is made of
 def of(model, data, seed):
     """Yield (file name, Figure) for a trained model and the held-out rows of its data."""
     X, shape, labels = data.test, data.image_shape, data.test_labels
-    name, terms = model.program.SCORE[0], model.program.TERMS
+    (name, _), terms = model.program.SCORE or ("loss", ""), model.program.TERMS
     yield "learning_curve.png", plots.learning_curve(model.history_, name, terms)
     if hasattr(model, "reconstruct"):
         few = take(X, plots.spread(len(X), ROWS))  # more than are shown, from all held-out rows

@@ -63,9 +63,10 @@ def remove_results(folder):
 def write_history(folder, facts, model=None, held_out_score=None):
     """Write the facts of a run, and of a trained model what became of it: see docs/runs.md."""
     if model:
-        score = held_out_score if math.isfinite(held_out_score) else None
+        finite = held_out_score is not None and math.isfinite(held_out_score)
+        name, _ = model.program.SCORE or (None, None)
         facts = {**facts, "model": model.program.NAME, "history": document.plain(model.history_),
-                 "score": model.program.SCORE[0], "held_out_score": score}  # fmt: skip
+                 "score": name, "held_out_score": held_out_score if finite else None}  # fmt: skip
     text = json.dumps(facts, indent=1, sort_keys=True, allow_nan=False) + "\n"
     storage.replace(folder / HISTORY, text.encode())
 

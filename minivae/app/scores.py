@@ -10,6 +10,14 @@ import numpy as np
 CLEAR = 2.0  # standard errors of a mean difference that are no accident
 
 
+def of_run(model, held_out):
+    """A line on what `held_out_score` gave, or on why it gave nothing."""
+    if held_out is None:
+        return f"no held-out score: nothing is maximised by a {model.program.NAME}; see its samples"
+    values, how = held_out
+    return f"held-out {model.program.SCORE[1]} {mean_text(values)} nats per row ({how})"
+
+
 def of_rows(model, X, n_samples):
     """{name: nats of each row of X (n,)}: elbo where the model has one, and log_likelihood.
 

@@ -21,6 +21,10 @@ class Region(NamedTuple):
     columns: int
     repeat: int = 1  # rows of the matrix per row of the batch: samples, time steps, pixels
 
+    def side_by_side(self):
+        """The same memory as (B, repeat * columns): the rows of a batch row beside each other."""
+        return Region(self.start, self.repeat * self.columns)
+
 
 class Net(NamedTuple):
     """Dense layers one after the other: layers first <= i < last of the model."""
@@ -40,9 +44,10 @@ class Net(NamedTuple):
 # how many rows these have per row of the batch.
 LAYER = "fan_in fan_out activation weight bias h dh y dy times"
 # A block is some parameters, one behind the other, whose gradients are computed together: those of
-# a dense layer, or (layer -1) others. The second half of a step shares out each of its pieces,
-# first <= piece < last: matrices, by rows or by columns.
-BLOCK = "begin end first last layer"
+# a dense layer, or (layer -1) others, and updated with so many times the learning rate (pace). The
+# second half of a step shares out each of its pieces, first <= piece < last: matrices, by rows or
+# by columns.
+BLOCK = "begin end first last layer pace"
 PIECE = "begin end columns by_columns"
 
 
@@ -115,15 +120,16 @@ class Layout:
         self.carried[name] = self.region(name, columns)
         return self.carried[name]
 
-    def block(self, *pieces, layer=-1):
+    def block(self, *pieces, layer=-1, pace=1):
         """A new block: (name, shape, by_columns, glorot) of each piece; where each begins.
 
         A piece may hold several parameters side by side: {name: columns, ...} instead of a name.
         glorot: drawn at random at first, else 0; or the names among them that are.
+        pace: a whole number, of learning rates of the recipe by which the block is updated.
         """
         begin, first = self.n_parameters, len(self._pieces)
         places = [self._piece(*piece) for piece in pieces]
-        self._blocks.append((begin, self.n_parameters, first, len(self._pieces), layer))
+        self._blocks.append((begin, self.n_parameters, first, len(self._pieces), layer, pace))
         return places
 
     def _piece(self, names, shape, by_columns=False, glorot=()):
@@ -139,11 +145,12 @@ class Layout:
         self._pieces.append((begin, self.n_parameters, columns, by_columns))
         return begin
 
-    def dense(self, name, h, dh, hidden, heads, activation, last_activation, zero=()):
+    def dense(self, name, h, dh, hidden, heads, activation, last_activation, zero=(), pace=1):
         """A Net that reads h: layers of the sizes `hidden`, and a last one of {head: columns, ...}.
 
         dh: where the gradient by h goes, or None. Hidden layers are called name.0, name.1, ...; the
-        heads lie side by side in one layer, and those in `zero` begin with weights of 0.
+        heads lie side by side in one layer, and those in `zero` begin with weights of 0. pace: of
+        every block.
         """
         first, hidden = len(self._layers), list(hidden)
         stack = [{f"{name}.{i}": columns} for i, columns in enumerate(hidden)] + [heads]
@@ -153,19 +160,30 @@ class Layout:
             weight, bias = self.block(
                 ({f"{n}.weight": c for n, c in names.items()}, (h.columns, fan_out), False, drawn),
                 ({f"{n}.bias": c for n, c in names.items()}, (fan_out,)),
-                layer=len(self._layers),
-            )
+                layer=len(self._layers), pace=pace,
+            )  # fmt: skip
             for n in names:  # weight, bias, weight, bias: the order in which they are drawn
                 for part in ("weight", "bias"):
                     self.slots[f"{n}.{part}"] = self.slots.pop(f"{n}.{part}")
             code = activation if i < len(hidden) else last_activation
-            y_name = "+".join(names)
-            y = self.region(y_name, fan_out, h.repeat)
-            dy = self.region(f"d{y_name}", fan_out, h.repeat)
-            places = h.start, -1 if dh is None else dh.start, y.start, dy.start
-            self._layers.append((h.columns, fan_out, code, weight, bias, *places, h.repeat))
-            h, dh = y, dy
+            h, dh = self._layer("+".join(names), h, dh, fan_out, code, weight, bias)
         return Net(first, len(self._layers), h, dh)
+
+    def reuse(self, name, net, h, dh):
+        """A Net of the parameters of `net` that reads another h, with outputs and gradients by them
+        of its own, called name.0, name.1, ...; it has no blocks: the parameters get no gradient of
+        what it computes, which goes to dh alone."""
+        first = len(self._layers)
+        for i, layer in enumerate(self._layers[net.first : net.last]):
+            h, dh = self._layer(f"{name}.{i}", h, dh, *layer[1:5])
+        return Net(first, len(self._layers), h, dh)
+
+    def _layer(self, name, h, dh, fan_out, activation, weight, bias):
+        """A new layer; the regions of its output and of the gradient by it."""
+        y, dy = self.region(name, fan_out, h.repeat), self.region(f"d{name}", fan_out, h.repeat)
+        places = h.start, -1 if dh is None else dh.start, y.start, dy.start
+        self._layers.append((h.columns, fan_out, activation, weight, bias, *places, h.repeat))
+        return y, dy
 
     def constant(self, values):
         """One more of `Task.constants`: an array of whole numbers, or of numbers of the model's

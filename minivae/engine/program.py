@@ -8,7 +8,10 @@ computes is a function over the kernel table, which the module imports as
     NAME                    "nade": what files and the command call it
     TERMS                   ("nll",): the terms of its loss, each a value per row, in nats
     SCORE                   ("log_likelihood", "ln p(x)"): name and title of what is maximised,
-                            minus the sum of the terms by `score_weights()` if there, or `weights()`
+                            minus the sum of the terms by `weights()`, or by `score_weights()` of
+                            programs that have it; None where players with losses of their own
+                            maximise nothing together: no epoch is the best then, and there is no
+                            setting `patience`
     class Plan(NamedTuple)  the model as whole numbers, Regions and Nets: no arrays
     make_plan(layout, n_features, **settings)
                             declares regions, dense nets and blocks of parameters by name, once,
@@ -16,6 +19,9 @@ computes is a function over the kernel table, which the module imports as
                             with their places. Arrays that never change are its `constant`s, which
                             the task has; rows it is to `carry`, as of Markov chains, stay for steps
     weights(**settings)     {term: weight}; loss = mean over rows of the sum of weight * term
+    LOSSES                  {"generator.": ("g_loss",), ...}, only where not all parameters descend
+                            all terms: the terms of those whose names begin so. The gradient check
+                            alone reads it
 
 and, for a task (engine/task.py) and the rows of a shard, compiled or not,
 

@@ -71,6 +71,7 @@ def put_back(work, carried, shard):
 def update_block(task, block, step, worker):
     """Update what the worker has computed of a block's gradient."""
     whole, workers = task.blocks[block], task.workers
+    rate = task.recipe.learning_rate * int(whole.pace)  # a NumPy number would be of its own dtype
     pieces = 1 if workers == 1 else whole.last - whole.first
     for index in range(whole.first, whole.first + pieces):
         begin, end, lines, stride = whole.begin, whole.end, 1, 0  # alone: all pieces in one pass
@@ -84,15 +85,15 @@ def update_block(task, block, step, worker):
                 upper, lower = share(rows, worker, workers)
                 begin, end = piece.begin + upper * columns, piece.begin + lower * columns
         for line in range(lines):
-            update(task, step, begin + line * stride, end + line * stride)
+            update(task, step, rate, begin + line * stride, end + line * stride)
 
 
-def update(task, step, begin, end):
+def update(task, step, rate, begin, end):
     """Step 0, 1, ... of the optimiser on the parameters begin <= i < end."""
     recipe = task.recipe
     theta, gradient = task.theta[begin:end], task.gradient[begin:end]
     first, second = task.moments[0, begin:end], task.moments[1, begin:end]
-    rate, decay = recipe.learning_rate, recipe.weight_decay
+    decay = recipe.weight_decay
     if recipe.optimizer == ADAM:
         k.adam(theta, gradient, first, second, step + 1, rate,
                recipe.beta1, recipe.beta2, recipe.epsilon, decay)  # fmt: skip

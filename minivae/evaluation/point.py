@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minivae.evaluation.gradcheck import check_gradient
+from minivae.evaluation.gradcheck import Report, check_gradient
 
 
 class Point:
@@ -22,12 +22,14 @@ class Point:
         """Terms and gradient for the parameters that the session has now."""
         self.session.step.loss_and_gradient(self.session.task, self.batch)
 
-    def losses(self):
-        """The loss of each row (n,), after `compute`, in the model's dtype."""
+    def losses(self, names=None):
+        """The loss of each row (n,), after `compute`, in the model's dtype; names: of some terms
+        alone."""
         task, losses = self.session.task, 0
         terms = self.session.download(self.session.terms(self.batch.B))
-        for weight, term in zip(task.recipe.weights, terms, strict=True):
-            losses = losses + task.theta.dtype.type(weight) * term
+        for name, weight, term in zip(self.layout.terms, task.recipe.weights, terms, strict=True):
+            if names is None or name in names:
+                losses = losses + task.theta.dtype.type(weight) * term
         return losses
 
     def gradients(self):
@@ -41,11 +43,17 @@ class Point:
         return float(self.losses().mean()), self.gradients()
 
     def check_gradients(self, **options):
-        """Report of `check_gradient` on the mean loss by every parameter; the session's dtype is
-        float64."""
+        """Report of `check_gradient` on the mean loss by every parameter, or on that of the
+        program's LOSSES which it descends; the session's dtype is float64."""
+        losses = getattr(self.layout.program, "LOSSES", {"": None})
+        return Report.merged([self._check(*one, options) for one in losses.items()])
+
+    def _check(self, prefix, terms, options):
+        """Of the parameters whose names begin so, on the mean of these terms."""
         session = self.session
         theta = np.array(session.download(session.task.theta))
         views = self.layout.named_views(theta)
+        views = {name: view for name, view in views.items() if name.startswith(prefix)}
 
         def evaluate(values):
             for view, value in zip(views.values(), values, strict=True):
@@ -55,11 +63,12 @@ class Point:
 
         def forward(*values):
             evaluate(values)
-            return self.losses()
+            return self.losses(terms)
 
         def backward(*values_and_dlosses):
             evaluate(values_and_dlosses[:-1])
-            return list(self.gradients().values())
+            gradients = self.gradients()
+            return [gradients[name] for name in views]
 
         start = [view.copy() for view in views.values()]
         mean = np.full(self.batch.B, 1 / self.batch.B)

@@ -81,13 +81,13 @@ class Model(Callbacks, BaseEstimator):
         return self.is_bernoulli
 
     def held_out_score(self, X):
-        """(the score of each row of X (n,), in nats, in words how): what training maximises."""
-        return self.score_samples(X), self.score_kind
+        """(score of each row of X (n,), in nats, in words how) or None: what training maximises."""
+        return (self.score_samples(X), self.score_kind) if self.program.SCORE else None
 
     def _held_out(self, X):
         """{name: mean over the rows of X} for the history, of the score and of every term."""
         terms = {name: float(values.mean()) for name, values in self._terms(X).items()}
-        return {self.program.SCORE[0]: loop.score(self.program, terms), **terms}
+        return {**loop.score(self.program, terms), **terms}
 
     # --- state ----------------------------------------------------------------------------------
 

@@ -87,11 +87,7 @@ class Run:
         """What the history keeps of a pass: means over its rows so far, in nats."""
         sums = dict(zip(self.layout.terms, self.state.totals.tolist(), strict=True))
         terms = {name: total / self.state.rows for name, total in sums.items()}
-        return {
-            "loss": self.loss(terms.values()),
-            **terms,
-            self.layout.program.SCORE[0]: score(self.layout.program, terms),
-        }
+        return {"loss": self.loss(terms.values()), **terms, **score(self.layout.program, terms)}
 
     def scores(self):
         """The held-out score of each epoch."""
@@ -105,10 +101,13 @@ class Run:
 
 
 def score(program, terms):
-    """What is maximised, for {term: value}: minus the sum of the program's terms, each with its own
-    weight in the objective, whatever weight it was given in the loss."""
+    """{name: what is maximised}, for {term: value}: minus the sum of the program's terms, each with
+    its own weight in the objective, whatever weight it was given in the loss; {} of a program that
+    maximises nothing."""
+    if program.SCORE is None:
+        return {}
     weights = getattr(program, "score_weights", program.weights)()
-    return -sum(weight * terms[name] for name, weight in weights.items())
+    return {program.SCORE[0]: -sum(weight * terms[name] for name, weight in weights.items())}
 
 
 def make_recipe(settings, seed, rate, binarize, weights):
@@ -118,7 +117,7 @@ def make_recipe(settings, seed, rate, binarize, weights):
         learning_rate=rate,
         momentum=float(settings.momentum),
         weight_decay=float(settings.weight_decay),
-        beta1=0.9,
+        beta1=float(getattr(settings, "beta1", 0.9)),  # of families where the usual one will not do
         beta2=0.999,
         epsilon=FACTS[settings.optimizer].epsilon,
         binarize=BINARIZE.index(binarize),

@@ -73,6 +73,8 @@ class Progress:
         self.bar.set_postfix_str(self._describe(values, history))
 
     def _describe(self, values, history):
+        if self.title is None:  # of what is maximised
+            return f"loss {values['loss']:.2f}"
         name, title = self.title
         held_out = history.get(f"valid_{name}")
         behind = f", held-out {held_out[-1]:.2f}" if held_out else ""

@@ -8,8 +8,9 @@ import numpy as np
 
 
 def held_out_scores(history, program):
-    """The held-out score of each epoch (none without held-out rows): greater is better."""
-    return history.get(f"valid_{program.SCORE[0]}", [])
+    """The held-out score of each epoch: greater is better; none without held-out rows, or of a
+    program that maximises nothing."""
+    return history.get(f"valid_{program.SCORE[0]}", []) if program.SCORE else []
 
 
 def best_epoch(scores):
