@@ -10,7 +10,8 @@ import importlib
 from types import ModuleType
 
 SUBJECTS = ("dense", "posterior", "likelihoods", "random", "optimizers", "batch", "sequence",
-            "chains", "couplings", "convolution", "boltzmann", "recurrent")  # fmt: skip
+            "chains", "couplings", "convolution", "boltzmann", "recurrent",
+            "adversarial")  # fmt: skip
 
 
 def _kernels(side):

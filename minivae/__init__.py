@@ -18,6 +18,7 @@ _HOMES = {
     "PixelCNN": "models.pixelcnn",
     "WaveNet": "models.wavenet",
     "PixelRNN": "models.pixelrnn",
+    "GAN": "models.gan",
     "LinearGaussian": "models.linear_gaussian",
     "VAEImputer": "models.vae.imputer",
     "VAEOutlierDetector": "models.vae.outliers",

@@ -142,7 +142,7 @@ def new_model(name, args, data):
     given = {"random_state": args.seed, **make.SUITED.get("bits", {})}
     if "image_shape" in make.SETTINGS and data.image_shape:
         given["image_shape"] = tuple(data.image_shape)
-    if make.score_kind is not None:
+    if "patience" in make.SETTINGS:
         given["validation_fraction"] = HELD_OUT
     model = make(**given)
     model.check_data(data.train)
@@ -164,7 +164,7 @@ def trained(model, folder, X, args, say):
         n_epochs = passes_in(model, X, 60 * args.minutes)
         say(f"{name}: {count(n_epochs, 'epoch')}")
         model.set_params(epochs=n_epochs, learning_rate=stretched(model, n_epochs))
-        if model.validation_fraction:
+        if "patience" in model.SETTINGS:
             model.set_params(patience=n_epochs)  # so that it never ends before, and leaves the best
         train = model.fit
     model.set_params(verbose=int(not args.quiet))

@@ -10,6 +10,7 @@ MODELS = {
     "pixelcnn": "minivae.models.pixelcnn:PixelCNN",
     "wavenet": "minivae.models.wavenet:WaveNet",
     "pixelrnn": "minivae.models.pixelrnn:PixelRNN",
+    "gan": "minivae.models.gan:GAN",
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from families import SCORED
 from shell import ALWAYS, STARTED, TINY, assert_picture, call, contents, options_of
 from tiny import FAMILIES
 
@@ -139,7 +140,7 @@ def test_digits_are_the_default_data_and_few_rows_have_more_epochs(
     assert err.count("\n") == 3  # no bar: it is not a terminal
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SCORED)
 def test_it_stops_by_held_out_rows_and_says_which_epoch(
     family, files, tmp_path, capsys, no_pictures
 ):

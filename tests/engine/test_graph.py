@@ -40,6 +40,7 @@ WIDE = {
     "pixelcnn": dict(n_channels=40),
     "wavenet": dict(n_channels=40),
     "pixelrnn": dict(n_state=40, n_hidden=37),
+    "gan": dict(generator_sizes=(40,), discriminator_sizes=(40,)),
 }  # more than a warp
 FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -187,6 +188,11 @@ NODES = {  # a new family needs a line here
         bias_activation nade_logits bernoulli_nll nade_backward repeat_rows matmul clear
         {6 * "gru_backward matmul add "} all_finite nade_backward adam matmul sum_rows adam
         matmul matmul sum_rows adam add_terms advance""",
+    "gan": """gather random_normal matmul bias_activation matmul bias_activation join_columns
+        matmul bias_activation matmul bias_activation matmul bias_activation matmul bias_activation
+        adversarial_losses matmul activation_backward matmul activation_backward matmul
+        activation_backward matmul activation_backward all_finite matmul sum_rows adam
+        matmul sum_rows adam matmul sum_rows adam matmul sum_rows adam add_terms advance""",
 }
 
 

@@ -296,7 +296,9 @@ def test_an_evaluation_sends_parameters_once_and_no_workspace(family, gpu):
     x = [(n, D) for n in BLOCKS]
     each_term = [(terms, n) for n in BLOCKS]
     cases, tables = [("sample", (14,), [], x)], {}  # constants: sent once, as parameters are
-    if family in ("nade", "pixelcnn", "pixelrnn"):
+    if family == "gan":
+        cases += [("_terms", (X,), x, each_term)]
+    elif family in ("nade", "pixelcnn", "pixelrnn"):
         cases += [("score_samples", (X,), x, each_term)]
     elif family == "rbm":
         h, both = [(n, fitted.n_hidden) for n in BLOCKS], [one for one in x for _ in range(2)]

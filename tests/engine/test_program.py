@@ -116,6 +116,8 @@ def test_a_bound_step_calls_its_own_table_only(name):
                          gated=1),
         "wavenet": dict(n_channels=2, n_skip=3, max_dilation=0, n_stacks=1, levels=2),
         "pixelrnn": dict(image_shape=(5, 1), n_state=2, n_hidden=3),
+        "gan": dict(latent_dim=2, generator_sizes=(3,), discriminator_sizes=(3,),
+                    activation="tanh", output="sigmoid", discriminator_rate=2),
         "toy": dict(n_latents=2, n_repeats=3),
     }[name]  # fmt: skip
     layout = Layout(program, 5, **settings)

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from families import of_rows
 from model_files import forge, parts
 from numpy.testing import assert_array_equal
 from tiny import FAMILIES, same_model, tiny
@@ -65,7 +66,7 @@ def test_a_loaded_model_is_the_saved_one_and_trains_on_as_if_never_stored(name, 
     assert loaded.get_params() == settings
 
     reads = [
-        lambda m: m.score_samples(np.round(X)),
+        lambda m: of_rows(m, np.round(X)),
         lambda m: m.sample(4, random_state=3),
         lambda m: m.loss_and_gradients(X)[0],
     ]

@@ -119,10 +119,11 @@ CALLS = {
     "adagrad": (1, lambda: [v.copy(), v, v.copy(), 0.1, 0.1, 0.1]),
     "adam": (1, lambda: [v.copy(), v, v.copy(), v.copy(), 1, 0.1, 0.9, 0.99, 1e-8, 0.0]),
 }  # fmt: skip
-# Kernels without such a loop: whole numbers, memory only, products (below), sums in a fixed order.
+# Kernels without such a loop: whole numbers, memory only, products (below), sums in a fixed order,
+# three numbers for a row.
 APART = {"random_words", "random_uniform", "random_normal", "copy", "join", "matmul", "add_terms",
          "repeat_rows", "metropolis", "split_columns", "merge_columns", "gather_taps",
-         "queue_taps", "clear"}  # fmt: skip
+         "queue_taps", "clear", "join_columns", "adversarial_losses"}  # fmt: skip
 VECTOR = r"= (?:fmul|fadd|fsub|fdiv|fcmp) [^\n]*<(?:4|8|16) x float>"
 LIBM = r"call [^\n]*@(?:llvm\.)?(?:exp|log|log1p|expm1|tanh|sin|cos)f?\b"
 DOUBLE = r"= (?:fmul|fadd|fsub|fdiv) [^\n]*<\d+ x double>"

@@ -20,6 +20,7 @@ FAST = dict(device="reference", epochs=2, batch_size=16, random_state=0)
 SMALL = {
     "vae": VAE(likelihood="gaussian", hidden_layer_sizes=(4,), **FAST),
     "nade": find("nade")(4, binarize="threshold", **FAST),
+    "gan": find("gan")(2, generator_sizes=(4,), discriminator_sizes=(4,), **FAST),
     "flow": find("flow")(2, hidden_layer_sizes=(4,), dequantize=None, **FAST),
     "rbm": find("rbm")(4, binarize="threshold", **FAST),
     "pixelcnn": find("pixelcnn")(

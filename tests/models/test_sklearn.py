@@ -34,6 +34,8 @@ CHECKED = {"vae": SETTINGS, "nade": dict(n_hidden=4, binarize="threshold", **FAS
            "wavenet": dict(n_channels=2, n_skip=2, binarize="threshold", **FAST),
            "pixelrnn": dict(n_state=4, n_hidden=3, image_shape=(-1, 1), binarize="threshold",
                             **FAST),
+           "gan": dict(latent_dim=2, generator_sizes=(4,), discriminator_sizes=(4,),
+                       output="identity", **FAST),
 }  # fmt: skip
 # No check depends on what computes, so that one family on the compiled machine is enough.
 ESTIMATORS = [find(name)(device="reference", **CHECKED[name]) for name in MODELS]

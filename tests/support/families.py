@@ -7,6 +7,7 @@ from minivae.models import MODELS, find
 SMALL = {  # settings that make a family's model small; the only place that knows families by name
     "vae": dict(latent_dim=2, hidden_layer_sizes=(5, 4), activation="tanh"),
     "nade": dict(n_hidden=5),
+    "gan": dict(latent_dim=3, generator_sizes=(4,), discriminator_sizes=(5, 4), activation="tanh"),
     "flow": dict(n_couplings=3, hidden_layer_sizes=(5,), activation="tanh", dequantize=2),
     "rbm": dict(n_hidden=5, n_steps=2),
     "pixelcnn": dict(n_layers=1, n_channels=5, first_kernel=3, image_shape=(1, -1)),
@@ -14,6 +15,9 @@ SMALL = {  # settings that make a family's model small; the only place that know
     "pixelrnn": dict(n_state=4, n_hidden=3, image_shape=(-1, 1)),
 }
 assert SMALL.keys() == MODELS.keys(), "every family needs small settings here"
+
+# Those that maximise something, by which an epoch can be the best.
+SCORED = [name for name in MODELS if find(name).program.SCORE]
 
 # Two batches of five rows and one of a single row: fewer than there are threads.
 X = (np.random.default_rng(0).random((11, 8)) > 0.5).astype("f4")
@@ -89,9 +93,15 @@ def bits(model):
     return state.theta.tobytes(), state.moments.tobytes(), carried, facts, repr(history)
 
 
+def of_rows(model, X):
+    """A value of each row of X (n,): its score, or of a family that has none the sum of its terms,
+    whose noise is that of the row's number."""
+    return model.score_samples(X) if model.score_kind else sum(model._terms(X).values())
+
+
 def scores(model, X):
     """{name: what a model says of X}, of the methods that it has."""
-    found = {"score_samples": model.score_samples(X), "loss": model.loss_and_gradients(X)[0]}
+    found = {"rows": of_rows(model, X), "loss": model.loss_and_gradients(X)[0]}
     for method in ("transform", "reconstruct", "elbo"):
         if hasattr(model, method):
             found[method] = getattr(model, method)(X)

@@ -106,6 +106,7 @@ def arguments(dtype, n, m, seed=0, magnitude=1.0):
         **boltzmann_arguments(draw, rng, n, m, 7),
         **levels_arguments(draw, rng, dtype, n, m, sloped),
         **recurrent_arguments(draw, n, m),
+        **adversarial_arguments(draw, dtype, a, b, sloped),
     }  # fmt: skip
 
 
@@ -188,6 +189,27 @@ def chains_arguments(z, v, dnll, other, rng):
         "hamiltonian": [z, v, nll, beta, Out(rows, energy, m)],
         "metropolis": [
             before, after, u, v, 2 * nll, other, Out(z, 0), Out(nll, 0), Out(dnll, 0), Out(rows, 0)
+        ],
+    }  # fmt: skip
+
+
+def adversarial_arguments(draw, dtype, left, right, sloped):
+    """Those of the kernels of a generative adversarial network. A sigmoid that is no normal number
+    may be 0, before it is multiplied by a scale."""
+    least = np.finfo(dtype).tiny / np.finfo(dtype).eps
+    (n, m), d_scale, g_scale = left.shape, *abs(draw(2))
+    logits, judged, rows = draw(n, 2), draw(n, 1), np.full(n, np.nan)
+    signed = logits * (-1, 1)
+    d_slope = d_scale * (special.expit(signed) + least)
+    g_slope = g_scale * (special.expit(-judged) + least)
+    return {
+        "join_columns": [left, right, Out(np.full((n, 2 * m), np.nan), 0)],
+        "adversarial_losses": [
+            logits, judged, d_scale, g_scale,
+            Out(rows, np.logaddexp(0, signed).sum(axis=1)),
+            Out(rows, np.logaddexp(0, -judged[:, 0])),
+            Out(np.full((n, 2), np.nan), d_slope) if sloped else None,
+            Out(np.full((n, 1), np.nan), g_slope) if sloped else None,
         ],
     }  # fmt: skip
 

@@ -68,7 +68,7 @@ def families(group):
 
 # fmt: off
 ALL, VAES, FLOWS, RBMS, PIXELS = "all", "vae", "flow", "rbm", "pixelcnn"
-WAVENETS, RNNS = "wavenet", "pixelrnn"
+WAVENETS, RNNS, GANS = "wavenet", "pixelrnn", "gan"
 GAUSSIAN = dict(likelihood="gaussian")  # for families that have it
 def in_parts(values):
     """A csr matrix (24, 5) whose first entry is the sum of two."""
@@ -255,9 +255,23 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         *each("weight_decay", True)]),
     ("beta: negative, infinity or a bool", VAES, "beta", ValueError, "-1|inf|True",
         each("beta", -1, np.inf, True)),
-    ("batch_size, epochs or patience: 0", ALL, "batch_size|epochs|patience", ValueError, "[Gg]ot 0",
-        use(batch_size=0) + use(epochs=0) + use(patience=0)),
-    ("patience without held-out rows", ALL, "patience", ValueError,
+    ("batch_size or epochs: 0", ALL, "batch_size|epochs", ValueError, "[Gg]ot 0",
+        use(batch_size=0) + use(epochs=0)),
+    ("patience: 0", "with patience", "patience", ValueError, "[Gg]ot 0", use(patience=0)),
+    ("latent_dim or discriminator_rate: 0, a fraction or True, or too large", GANS,
+        "latent_dim|discriminator_rate", ValueError, "[Gg]ot (0|2.5|True|1001|65537)",
+        each("latent_dim", 0, 2.5, True, 65537) + each("discriminator_rate", 0, 2.5, True, 1001)),
+    ("generator_sizes or discriminator_sizes: 0, a fraction, or one number", GANS,
+        r"\w+_sizes", ValueError, "positive integers.*got|array-like. Got 5",
+        each("generator_sizes", (0,), (2.5,), 5) + each("discriminator_sizes", (0,), (2.5,), 5)),
+    ("beta1: negative, 1 or a bool", GANS, "beta1", ValueError, "-1|[Gg]ot (1|True)",
+        each("beta1", -1, 1, True)),
+    ("activation or output: a name that is unknown", GANS, "activation|output", ValueError,
+        "'(gelu|softmax)'", each("activation", "gelu") + each("output", "softmax")),
+    ("score or score_samples, where there is no likelihood", GANS, "score", NotImplementedError,
+        "a gan has no likelihood, so no score_samples and no score: look at sample",
+        call(lambda w: w.model.score_samples(X), lambda w: w.model.score(X))),
+    ("patience without held-out rows", "with patience", "patience", ValueError,
         "validation_fraction, such as 0.1, or give X_valid", use(("fit",), patience=2)),
     ("validation_fraction: so much that no row is left", ALL, "validation_fraction", ValueError,
         "n_samples=24 leaves no row", use(("fit",), validation_fraction=0.99)),

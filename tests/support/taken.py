@@ -11,6 +11,7 @@ import threading
 
 import numpy as np
 import pytest
+from families import of_rows
 from numba.core import caching
 from scipy import sparse
 from sklearn.base import clone
@@ -35,7 +36,7 @@ def as_clean(make, clean, **settings):
 def stays_finite(X, **settings):
     def do(w):
         model = w.new(**settings).fit(X)
-        found = [*model.history_["loss"], *model.score_samples(np.round(X)), *values(model, X)]
+        found = [*model.history_["loss"], *of_rows(model, np.round(X)), *values(model, X)]
         return np.isfinite(found), np.ones(len(found), bool)
 
     return do
@@ -54,8 +55,8 @@ def with_names_missing(w):
 
 def reshaped_after_fit(w):
     bits = np.round(X)
-    before = w.model.score_samples(bits)
-    return w.reshaped().score_samples(bits), before
+    before = of_rows(w.model, bits)
+    return of_rows(w.reshaped(), bits), before
 
 
 def saved_as_bytes(w):

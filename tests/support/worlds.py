@@ -89,7 +89,8 @@ def give(make, settings=None, names=("fit", "partial_fit", "use", "X_valid")):
         if name == "X_valid":
             return partial(w.model.fit, X, X_valid=value)
         if name == "use":
-            name = "transform" if hasattr(w.model, "transform") else "score_samples"
+            scored = "score_samples" if w.model.score_kind else "loss_and_gradients"
+            name = "transform" if hasattr(w.model, "transform") else scored
         return partial(getattr(w.model, name), value)
 
     return [partial(way, name) for name in names]

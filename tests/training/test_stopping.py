@@ -11,7 +11,7 @@ import os
 import numpy as np
 import pytest
 import scipy.sparse
-from families import OTHER, X, bits, small
+from families import OTHER, SCORED, X, bits, small
 from numpy.testing import assert_array_equal
 
 import minivae
@@ -23,6 +23,7 @@ from minivae.training import checkpoints
 from minivae.training.stopping import best_epoch, out_of_patience
 
 FAMILY = pytest.mark.parametrize("name", MODELS)
+SCORING = pytest.mark.parametrize("name", SCORED)
 NAN, INF = math.nan, math.inf
 MANY = (np.random.default_rng(2).random((23, 8)) > 0.5).astype("f4")
 
@@ -106,7 +107,8 @@ def test_held_out_rows_are_drawn_by_the_seed_and_are_not_trained_on(name):
 @FAMILY
 def test_it_is_all_one_what_the_data_are(name, tmp_path, monkeypatch):
     """An array, a sparse matrix, a file, a table: the same bits, and no copy of the whole."""
-    expected = small(name, validation_fraction=0.2, patience=1).fit(MANY)
+    settings = dict(validation_fraction=0.2) | ({"patience": 1} if name in SCORED else {})
+    expected = small(name, **settings).fit(MANY)
     file = np.memmap(tmp_path / "X", "f4", "w+", shape=MANY.shape)
     file[:] = MANY
     most = []
@@ -118,12 +120,12 @@ def test_it_is_all_one_what_the_data_are(name, tmp_path, monkeypatch):
         lambda X, r, dtype: most.append(fetch_mapped(X, r, dtype)) or most[-1],
     )
     for data in (scipy.sparse.csr_array(MANY), file):
-        assert bits(small(name, validation_fraction=0.2, patience=1).fit(data)) == bits(expected)
+        assert bits(small(name, **settings).fit(data)) == bits(expected)
     checked = len(MANY)  # the checks look at a block of rows, here at all
     assert max(len(part) for part in most if len(part) != checked) <= 18
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pd.DataFrame(MANY, columns=list("abcdefgh"), index=np.arange(23)[::-1])
-    assert bits(small(name, validation_fraction=0.2, patience=1).fit(frame)) == bits(expected)
+    assert bits(small(name, **settings).fit(frame)) == bits(expected)
 
 
 # --- stopping -----------------------------------------------------------------------------------
@@ -140,7 +142,7 @@ def stopped(name, **options):
     return model, small(name, **until).fit(MANY, X_valid=OTHER)
 
 
-@FAMILY
+@SCORING
 @pytest.mark.parametrize("device", ["reference", "cpu"])
 def test_it_stops_and_leaves_the_best_epoch(name, device):
     model, until = stopped(name, device=device)
@@ -154,7 +156,7 @@ def test_it_stops_and_leaves_the_best_epoch(name, device):
             assert bits(small(name, n_threads=n, **EARLY).fit(MANY, X_valid=OTHER)) == bits(model)
 
 
-@FAMILY
+@SCORING
 def test_all_epochs_made_the_best_is_left_too(name):
     few = dict(EARLY, epochs=stopped(name, device="reference")[0].best_epoch_ + 1)
     model = small(name, device="reference", **few).fit(MANY, X_valid=OTHER)
@@ -168,7 +170,7 @@ class Interruption(Exception):
     pass
 
 
-@FAMILY
+@SCORING
 def test_interrupted_anywhere_and_resumed_it_stops_in_the_same_bytes(name, tmp_path, monkeypatch):
     """Also without the folder's other files, and where it had all but ended."""
     monkeypatch.setattr(threads, "CHUNK_SECONDS", 0.0)
@@ -202,7 +204,7 @@ def test_interrupted_anywhere_and_resumed_it_stops_in_the_same_bytes(name, tmp_p
         assert (tmp_path / "model").read_bytes() == (tmp_path / "expected").read_bytes()
 
 
-@FAMILY
+@SCORING
 def test_a_model_that_was_left_at_its_best_goes_on_by_partial_fit(name, tmp_path):
     model, _ = stopped(name, device="reference")
     with pytest.raises(ValueError, match="partial_fit"):
@@ -218,7 +220,7 @@ def test_a_model_that_was_left_at_its_best_goes_on_by_partial_fit(name, tmp_path
 # --- what is refused ----------------------------------------------------------------------------
 
 
-@FAMILY
+@SCORING
 def test_what_cannot_be_waited_for_is_refused(name, tmp_path):
     fresh = small(name, device="reference", patience=2)
     with pytest.raises(ValueError, match=r"patience=2 needs held-out rows.*validation_fraction"):
@@ -239,3 +241,15 @@ def test_what_cannot_be_waited_for_is_refused(name, tmp_path):
             model.set_params(**changed).resume(MANY)
         model.set_params(**before)
     assert model.resume(MANY).n_epochs_ == 3
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - set(SCORED)))
+def test_without_a_score_there_is_nothing_to_wait_for(name):
+    """Held-out rows are of use all the same: the history has their terms."""
+    assert "patience" not in find(name).SETTINGS
+    with pytest.raises(TypeError, match="patience"):
+        small(name, patience=2)
+    model = small(name, device="reference", validation_fraction=0.2).fit(MANY)
+    assert model.best_epoch_ is None and model.held_out_score(OTHER) is None
+    held_out = {key for key in model.history_ if key.startswith("valid_")}
+    assert held_out == {f"valid_{term}" for term in model.program.TERMS}
