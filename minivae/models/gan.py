@@ -179,12 +179,13 @@ class GAN(Model):
         "latent_dim": whole(64, "Z, how many numbers of noise the generator makes x of",
                             high=2**16),
         "generator_sizes": replace(
-            SIZES, default=(256, 256), option="", help="units of each hidden layer of the "
+            SIZES, default=(256,), option="", help="units of each hidden layer of the "
             "generator, from the noise to the data; or none",
         ),
         "discriminator_sizes": replace(
-            SIZES, default=(256, 256), option="", help="units of each hidden layer of the "
-            "discriminator, from the data to the logit; or none",
+            SIZES, default=(128,), option="", help="units of each hidden layer of the "
+            "discriminator, from the data to the logit; or none; with two layers it is soon sure "
+            "of images, and the generator learns nothing more",
         ),
         "activation": choice("relu", ACTIVATIONS, "after each hidden layer"),
         "output": choice(
@@ -210,8 +211,8 @@ class GAN(Model):
         self,
         latent_dim=64,
         *,
-        generator_sizes=(256, 256),
-        discriminator_sizes=(256, 256),
+        generator_sizes=(256,),
+        discriminator_sizes=(128,),
         activation="relu",
         output="sigmoid",
         discriminator_rate=3,

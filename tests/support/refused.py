@@ -262,7 +262,7 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         "latent_dim|discriminator_rate", ValueError, "[Gg]ot (0|2.5|True|1001|65537)",
         each("latent_dim", 0, 2.5, True, 65537) + each("discriminator_rate", 0, 2.5, True, 1001)),
     ("generator_sizes or discriminator_sizes: 0, a fraction, or one number", GANS,
-        r"\w+_sizes", ValueError, "positive integers.*got|array-like. Got 5",
+        r"\w+_sizes", ValueError, "positive integers|array-like. Got 5",
         each("generator_sizes", (0,), (2.5,), 5) + each("discriminator_sizes", (0,), (2.5,), 5)),
     ("beta1: negative, 1 or a bool", GANS, "beta1", ValueError, "-1|[Gg]ot (1|True)",
         each("beta1", -1, 1, True)),
