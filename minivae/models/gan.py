@@ -171,6 +171,7 @@ class GAN(Model):
     """
 
     program = sys.modules[__name__]
+    sampling = "parallel"
     is_bernoulli = False
     patience = None  # no epoch is the best
     likelihood_in_words = "a generator whose output is a sigmoid"
