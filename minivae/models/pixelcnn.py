@@ -27,8 +27,8 @@ The gradient comes through dense layers by net.backward, through taps by `scatte
 gates by `gate_backward`. Two things are read twice: h_(i-1) by layer i and by the sum, so that
 dh_(i-1) = dh_i + what comes through layer i; and v_i by y_i and by v_(i+1).
 
-Drawing x takes D passes, one after the other. But what was computed of earlier pixels stays as it
-is, so that a pass is one over a single pixel: the same function, at one position.
+Drawing x takes D passes, one after the other. What was computed of earlier pixels stays as it is,
+so that a pass is the same functions at one pixel, and of the vertical stack at one line.
 """
 
 import sys
@@ -42,7 +42,7 @@ from minivae.kernels.tables import reference as k
 from minivae.models import settings
 from minivae.models.base import Model
 from minivae.models.settings import BINARIZED, COMMON, IMAGE_SHAPE, image_size, truth, whole
-from minivae.models.taps import image_taps, inverse_taps
+from minivae.models.taps import image_taps, inverse_taps, offsets
 
 NAME = "pixelcnn"
 TERMS = ("nll",)
@@ -62,6 +62,7 @@ class Plan(NamedTuple):
     dlogits: Region  # (B, D)
     nll: Region  # (B, 1)
     n_features: int  # D
+    width: int  # of a line
     n_channels: int  # R
     n_layers: int  # L
     gated: int  # 1: there is a vertical stack
@@ -100,18 +101,8 @@ def make_plan(layout, n_features, *, image_shape, n_layers, n_channels, first_ke
         _, _, h, dh = dense(f"residual.{i}", y, dy, R)
     output = layout.dense("output", h, dh, [R], {"logit": 1}, RELU, IDENTITY)
     logits, dlogits = Region(output.y.start, D), Region(output.dy.start, D)
-    return Plan(x, u, output, logits, dlogits, layout.regions["nll"], D, R, n_layers, gated)
-
-
-def offsets(first_kernel, kernel, gated):
-    """((of layer 0, of the others) of the horizontal stack, the same of the vertical one)."""
-    sides = first_kernel // 2, kernel // 2
-    above = [[(i, j) for i in range(-n, 0) for j in range(-n, n + 1)] for n in sides]
-    on_line = [[(0, j) for j in range(-n, n + 1)] for n in sides]
-    left = on_line[0][: sides[0]], on_line[1][: sides[1] + 1]  # the pixel itself in the others
-    if not gated:
-        left = above[0] + left[0], above[1] + left[1]
-    return left, (above[0], above[1] + on_line[1])
+    return Plan(x, u, output, logits, dlogits, layout.regions["nll"], D, size[1], R,
+                n_layers, gated)  # fmt: skip
 
 
 def weights():
@@ -170,6 +161,7 @@ def load(task, rows, shard, step):
 def rows_pass(task, shard):
     """nll, and the gradient by the output of every dense layer."""
     plan, work = task.plan, task.work
+    lines_above(task, shard, 0, 1, 1)
     x, logits = region(work, plan.x, shard), forward(task, shard, 0, 1)
     nll, dlogits = column(work, plan.nll, shard), region(work, plan.dlogits, shard)
     k.bernoulli_nll(logits, x, None, 1 / shard.B, nll, dlogits)
@@ -179,26 +171,34 @@ def rows_pass(task, shard):
 def terms_pass(task, shard):
     """nll = -ln p(x) of each row."""
     plan, work = task.plan, task.work
+    lines_above(task, shard, 0, 1, 1)
     x, logits = region(work, plan.x, shard), forward(task, shard, 0, 1)
     k.bernoulli_nll(logits, x, None, 1.0, column(work, plan.nll, shard), None)
 
 
+def lines_above(task, shard, first, last, step):
+    """The vertical stack, if there is one, layer after layer: all pixels by 0, 1, 1, a line by its
+    ends and D. Not a single pixel, since v_i sees v_(i-1) on the pixel's right as well."""
+    plan, work = task.plan, task.work
+    for i in range(plan.gated * (plan.n_layers + 1)):
+        index, taps = dense_of(task, i, VERTICAL), task.constants[ABOVE + min(i, 1)]
+        layer, below, v = task.layers[index], vertical(task, i - 1, shard), vertical(task, i, shard)
+        cols, a = net.read(work, layer.h, layer, shard), net.written(work, layer.y, layer, shard)
+        for d in range(first, last):
+            k.gather_taps(below, taps[d::step], cols[d::step])
+            dense(task, index, shard, d, step)
+            k.gate(a[d::step], v[d::step])
+
+
 def forward(task, shard, first, step):
-    """The logits (rows, D), computed for every step-th pixel from the first one on: by 0 and 1 of
-    all pixels, by d and D of pixel d alone, which needs what was computed of those before it."""
+    """The logits (rows, D), after `lines_above`, of every step-th pixel from the first one on: by
+    0 and 1 of all pixels, by d and D of pixel d, which needs what was computed of those before."""
     plan, work = task.plan, task.work
     for i in range(plan.n_layers + 1):
-        taps, index = min(i, 1), dense_of(task, i, HORIZONTAL)
+        taps, index = task.constants[min(i, 1)], dense_of(task, i, HORIZONTAL)
         layer, residual = task.layers[index], task.layers[index + 1]
-        if plan.gated:
-            one = task.layers[index - 1]
-            cols, a = net.read(work, one.h, one, shard), net.written(work, one.y, one, shard)
-            below, v = vertical(task, i - 1, shard), vertical(task, i, shard)
-            k.gather_taps(below, task.constants[ABOVE + taps][first::step], cols[first::step])
-            dense(task, index - 1, shard, first, step)
-            k.gate(a[first::step], v[first::step])
         below, cols = features(task, i - 1, shard), seen(task, layer.h, i, shard)
-        k.gather_taps(below, task.constants[taps][first::step], cols[first::step])
+        k.gather_taps(below, taps[first::step], cols[first::step])
         dense(task, index, shard, first, step)
         if plan.gated:
             a = net.written(work, layer.y, layer, shard)
@@ -270,6 +270,8 @@ def draw(task, shard, seed, first_row):
     u, x = region(work, plan.u, shard), region(work, plan.x, shard)
     k.random_uniform(seed, STREAM_SAMPLE, 0, first_row, u)
     for d in range(plan.n_features):
+        if d % plan.width == 0:
+            lines_above(task, shard, d, d + plan.width, plan.n_features)
         logits = forward(task, shard, d, plan.n_features)
         k.bernoulli_draw(logits[:, d : d + 1], u[:, d : d + 1], x[:, d : d + 1])
 
@@ -364,8 +366,6 @@ class PixelCNN(Model):
         self.random_state = random_state
         self.verbose = verbose
 
-    # --- what the base asks for -----------------------------------------------------------------
-
     def plan_settings(self):
         return {
             "image_shape": None if self.image_shape is None else tuple(map(int, self.image_shape)),
@@ -383,8 +383,6 @@ class PixelCNN(Model):
 
     def _check_width(self, n_features):
         image_size(self.image_shape, n_features)
-
-    # --- use ------------------------------------------------------------------------------------
 
     def score_samples(self, X):
         """ln p(x) of each row of X (n,), exact, in nats."""

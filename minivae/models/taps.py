@@ -27,3 +27,15 @@ def inverse_taps(taps):
         assert len(set(seen[live])) == len(live), "a tap sees a position from two others"
         inverse[seen[live], t] = live
     return inverse
+
+
+def offsets(first_kernel, kernel, gated):
+    """Of a PixelCNN: ((of layer 0, of the others) of the horizontal stack, the same of the vertical
+    one)."""
+    sides = first_kernel // 2, kernel // 2
+    above = [[(i, j) for i in range(-n, 0) for j in range(-n, n + 1)] for n in sides]
+    on_line = [[(0, j) for j in range(-n, n + 1)] for n in sides]
+    left = on_line[0][: sides[0]], on_line[1][: sides[1] + 1]  # the pixel itself in the others
+    if not gated:
+        left = above[0] + left[0], above[1] + left[1]
+    return left, (above[0], above[1] + on_line[1])

@@ -155,8 +155,8 @@ def test_a_loss_that_is_not_finite_changes_nothing(family, bad_batch, device):
 
 # --- what a replay depends on ---------------------------------------------------------------------
 
-FEATURES = """gather_taps matmul bias_activation gate gather_taps matmul bias_activation gate
-    matmul bias_activation"""
+GATED = "gather_taps matmul bias_activation gate "  # of a pixel and what it sees
+RESIDUAL = f"{GATED} matmul bias_activation "
 NODES = {  # a new family needs a line here
     "vae": """gather random_normal matmul bias_activation matmul bias_activation
         sample_gaussian matmul bias_activation matmul bias_activation bernoulli_nll gaussian_kl
@@ -172,8 +172,8 @@ NODES = {  # a new family needs a line here
     "rbm": """repeat_rows gather random_uniform matmul bias_activation random_binarize matmul
         bias_activation random_binarize matmul free_energy matmul free_energy pseudo_nll
         all_finite copy matmul sum_rows sum_rows adam add_terms advance""",
-    "pixelcnn": f"""gather {FEATURES} {FEATURES} add matmul bias_activation matmul bias_activation
-        bernoulli_nll matmul activation_backward matmul
+    "pixelcnn": f"""gather {2 * GATED} {2 * RESIDUAL} add matmul bias_activation matmul
+        bias_activation bernoulli_nll matmul activation_backward matmul
         matmul gate_backward matmul gate_backward matmul copy scatter_taps
         matmul gate_backward matmul scatter_taps gate_backward
         all_finite {8 * "matmul sum_rows adam "} add_terms advance""",

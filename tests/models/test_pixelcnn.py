@@ -30,8 +30,8 @@ def stirred(height, width, **settings):
     for value in model.parameters_.values():
         value += rng.normal(0, 0.5, value.shape)
     model.parameters_["output.0.bias"][:] += 1  # or a relu may be shut, and see nothing
-    model.parameters_["logit.bias"][:] = -model.parameters_["logit.weight"].sum()
     model.n_features_in_ = X.shape[1]
+    model.parameters_["logit.bias"][:] -= logits_of(model, rng.integers(0, 2, X.shape)).mean()
     return model
 
 
@@ -256,6 +256,18 @@ def test_a_planted_bug_is_noticed(guard, bug, monkeypatch):
     kernels = bug if isinstance(bug, dict) else {}
     with G.running(G.machine_of(reference, program, **kernels)), pytest.raises(AssertionError):
         guard()
+
+
+def test_a_line_that_is_filled_pixel_by_pixel_is_noticed(monkeypatch):
+    """C9: of each line the vertical stack has the first pixel alone before the others are drawn."""
+    true = program.lines_above
+
+    def first_pixel_alone(task, shard, first, last, step):
+        true(task, shard, first, first + 1, step)
+
+    monkeypatch.setattr(program, "lines_above", first_pixel_alone)
+    with G.running(G.machine_of(reference, program)), pytest.raises(AssertionError):
+        DRAWS()
 
 
 @pytest.mark.parametrize("guard", {id(guard): guard for _, guard, _ in PLANTED}.values())

@@ -28,7 +28,7 @@ SHAPES = {
     "nade": dict(n_hidden=4),
     "flow": dict(n_couplings=1, hidden_layer_sizes=(4,)),
     "rbm": dict(n_hidden=4, n_steps=1),
-    "pixelcnn": dict(n_layers=1, n_channels=2, first_kernel=3),
+    "pixelcnn": dict(n_layers=1, n_channels=6, first_kernel=3),
     "wavenet": dict(n_channels=4, n_skip=16, max_dilation=1),
     "pixelrnn": dict(n_state=4, n_hidden=3, image_shape=(-1, 1)),
     "gan": dict(generator_sizes=(4,), discriminator_sizes=(4,), activation="relu"),
