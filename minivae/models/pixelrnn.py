@@ -319,22 +319,22 @@ class PixelRNN(Model):
     score_kind = "exact"
     sampling = "sequential"
     SETTINGS = {
-        "n_state": whole(256, "S, the number of units of the recurrent net", high=2**13),
-        "n_hidden": whole(128, "H, the number of hidden units of a row's NADE", high=2**15),
+        "n_state": whole(240, "S, the number of units of the recurrent net", high=2**13),
+        "n_hidden": whole(120, "H, the number of hidden units of a row's NADE", high=2**15),
         "image_shape": settings.IMAGE_SHAPE,
         "binarize": BINARIZED,
-        **with_defaults(COMMON, learning_rate=((7, 2e-3), (1, 2e-4)), batch_size=100),
+        **with_defaults(COMMON, learning_rate=((14, 2e-3), (1, 2e-4)), batch_size=100),
     }
 
     def __init__(
         self,
-        n_state=256,
+        n_state=240,
         *,
-        n_hidden=128,
+        n_hidden=120,
         image_shape=None,
         binarize=None,
         optimizer="adam",
-        learning_rate=((7, 2e-3), (1, 2e-4)),
+        learning_rate=((14, 2e-3), (1, 2e-4)),
         momentum=0.0,
         weight_decay=0.0,
         batch_size=100,
