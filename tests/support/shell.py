@@ -22,7 +22,7 @@ def options_of(family, **settings):
     table, words = models.find(family).SETTINGS, ["--model", family]
     for name, value in (SMALL[family] | settings).items():
         word = "x".join(map(str, value)) if name == "image_shape" else options.shown(value)
-        words += [options.option_of(name, table[name]), word]
+        words.append(f"{options.option_of(name, table[name])}={word}")  # "-1x4" is no option
     return words
 
 
