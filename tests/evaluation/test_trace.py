@@ -153,7 +153,7 @@ def test_units_shapes_and_kernels(name, settings):
         assert entry.array is trace[key] and entry.array.dtype == "float64"
         if key in layout.terms:
             assert entry.unit == "nats" and entry.array.shape == (len(X),)
-        elif key[0] == "d" and key.split(".")[0] not in ("decoder",):
+        elif key[0] == "d" and key.split(".")[0] not in ("decoder", "discriminator"):
             assert entry.unit == "nats / unit", key
         else:
             assert entry.unit == "-", key
