@@ -10,7 +10,7 @@ channels; what lies before the first one is 0.
     (f_t, g_t)  = (h_(t-d) | h_t) W_l + b_l                         a convolution of two taps
     (h_t, s_t) += y_t V_l + c_l                                     residual and skip connection
 
-and two 1x1 layers turn (h, s) into logits: relu, relu, and a linear map. The dilations are 1, 2, 4,
+and two 1x1 layers turn (h, s) into logits: relu, relu, and a linear map. Dilations are 1, 2, 4,
 ..., in every stack of layers anew, so that the receptive field grows as 2^layers: logits at t see
 the x_i with t - F <= i < t, F = 2 + the sum of all dilations. The model is a Bernoulli variable for
 each column, or with `levels` > 2 a softmax over the levels k / (levels - 1).
@@ -39,10 +39,10 @@ import numpy as np
 from minivae.engine import net
 from minivae.engine.layout import Layout, Net, Region
 from minivae.engine.task import column, load_rows, matrix, region
-from minivae.kernels import IDENTITY, RELU, STREAM_SAMPLE
+from minivae.kernels import ACTIVATIONS, IDENTITY, STREAM_SAMPLE
 from minivae.kernels.tables import reference as k
 from minivae.models.base import Model
-from minivae.models.settings import BINARIZED, COMMON, whole, with_defaults
+from minivae.models.settings import BINARIZED, COMMON, choice, whole, with_defaults
 from minivae.models.taps import image_taps, inverse_taps
 
 NAME = "wavenet"
@@ -73,8 +73,8 @@ class Plan(NamedTuple):
     levels: int
 
 
-def make_plan(layout, n_features, *, n_channels, n_skip, max_dilation, n_stacks, levels,
-              one_by_one=False):  # fmt: skip
+def make_plan(layout, n_features, *, n_channels, n_skip, max_dilation, n_stacks, activation,
+              levels, one_by_one=False):  # fmt: skip
     """A net for each convolution and each 1x1; one_by_one: for draws, of the same parameters."""
     D, R, S = n_features, n_channels, n_skip
     stack, draws = dilations(D, max_dilation), int(one_by_one)
@@ -94,8 +94,8 @@ def make_plan(layout, n_features, *, n_channels, n_skip, max_dilation, n_stacks,
         layout.dense(name, read, dtaps, [], heads, IDENTITY, IDENTITY)
         heads = {f"{name}.residual": R, f"{name}.skip": S}
         layout.dense(name, gated, dgated, [], heads, IDENTITY, IDENTITY)
-    output = layout.dense("output", first.y, first.dy, [S, S], {"logits": channels(levels)}, RELU,
-                          IDENTITY)  # fmt: skip
+    output = layout.dense("output", first.y, first.dy, [S, S], {"logits": channels(levels)},
+                          ACTIVATIONS.index(activation), IDENTITY)  # fmt: skip
     taps_at = [np.full((1, 2), -1)] if draws else taps_of(D, stack)  # a draw begins with nothing
     layout.constant(np.concatenate(taps_at))
     layout.constant(np.concatenate([inverse_taps(pair) for pair in taps_at]))
@@ -263,12 +263,10 @@ class WaveNet(Model):
         first.residual.weight, first.skip.weight; of layer i layer.i.filter.weight and
         layer.i.gate.weight (2 R, R), layer.i.residual.weight (R, R), layer.i.skip.weight (R, S);
         output.0.weight, output.1.weight and logits.weight
-    history_ : dict of lists, one value per epoch: loss, nll, log_likelihood (means over the epoch's
-        rows, nats), gradient_norm, seconds, and valid_log_likelihood, valid_nll if there are
-        held-out rows
+    history_ : dict of lists, one value per epoch: loss, nll, log_likelihood (means over its rows,
+        nats), gradient_norm, seconds, and valid_log_likelihood, valid_nll if rows are held out
     n_epochs_ : int, passes made; best_epoch_ : int from 1, the one with the best held-out score
-    n_features_in_ : int, D
-    seed_ : int, the seed of every random number that the model draws
+    n_features_in_ : int, D; seed_ : int, the seed of every random number that the model draws
     """
 
     program = sys.modules[__name__]
@@ -283,6 +281,7 @@ class WaveNet(Model):
             "over all columns", none=True, high=MOST_COLUMNS,
         ),
         "n_stacks": whole(1, "how many times the dilations come again", high=128),
+        "activation": choice("relu", ACTIVATIONS, "of the two 1x1 layers before the logits"),
         "levels": whole(
             2, "values of a column: 2 of binary data, or as many as a signal in [0, 1] is rounded "
             "to", low=2, high=256,
@@ -298,6 +297,7 @@ class WaveNet(Model):
         n_skip=32,
         max_dilation=None,
         n_stacks=1,
+        activation="relu",
         levels=2,
         binarize=None,
         optimizer="adam",
@@ -319,6 +319,7 @@ class WaveNet(Model):
         self.n_skip = n_skip
         self.max_dilation = max_dilation
         self.n_stacks = n_stacks
+        self.activation = activation
         self.levels = levels
         self.binarize = binarize
         self.optimizer = optimizer
@@ -344,6 +345,7 @@ class WaveNet(Model):
             "n_skip": int(self.n_skip),
             "max_dilation": int(self.max_dilation or 0),
             "n_stacks": int(self.n_stacks),
+            "activation": self.activation,
             "levels": int(self.levels),
         }
 
@@ -369,9 +371,7 @@ class WaveNet(Model):
     def is_bernoulli(self):
         return self.levels == 2
 
-    @property
-    def on_unit_interval(self):
-        return True
+    on_unit_interval = True
 
     @property
     def likelihood_in_words(self):

@@ -10,6 +10,7 @@ from types import FunctionType, ModuleType
 import numpy as np
 import pytest
 import toy
+from families import SMALL
 
 from minivae.engine import net, step, task
 from minivae.engine.layout import Layout
@@ -105,21 +106,9 @@ def test_a_bound_step_calls_its_own_table_only(name):
 
     k = ModuleType("k")
     vars(k).update({n: watched(n, f) for n, f in vars(reference).items() if callable(f)})
-    settings = {
-        "vae": dict(latent_dim=2, hidden_layer_sizes=(3,), activation="tanh",
-                    likelihood="bernoulli", missing="mask"),
-        "nade": dict(n_hidden=3),
-        "flow": dict(n_couplings=2, hidden_layer_sizes=(3,), activation="tanh", coupling="affine",
-                     prior="logistic", levels=2),
-        "rbm": dict(n_hidden=3, n_steps=1, persistent=True),
-        "pixelcnn": dict(image_shape=(1, 5), n_layers=1, n_channels=2, first_kernel=3, kernel=3,
-                         gated=1),
-        "wavenet": dict(n_channels=2, n_skip=3, max_dilation=0, n_stacks=1, levels=2),
-        "pixelrnn": dict(image_shape=(5, 1), n_state=2, n_hidden=3),
-        "gan": dict(latent_dim=2, generator_sizes=(3,), discriminator_sizes=(3,),
-                    activation="tanh", output="sigmoid", discriminator_rate=2),
-        "toy": dict(n_latents=2, n_repeats=3),
-    }[name]  # fmt: skip
+    settings = dict(n_latents=2, n_repeats=3)  # of the toy
+    if name in MODELS:
+        settings = find(name)(**SMALL[name]).plan_settings()
     layout = Layout(program, 5, **settings)
     bound, own = bind(program, k, plain), machine(program, "reference")
     made = type(own)("watched", k, bound[program], bound[step], bound[task], None, Session)
