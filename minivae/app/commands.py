@@ -202,6 +202,11 @@ def score(args):
     """Estimate the log-likelihood of data, and their ELBO where there is one."""
     model, facts = load_run(args)
     X, what = load_rows(args, model, facts)
+    if model.score_kind is None:
+        raise ValueError(
+            f"score needs a model with ln p(x), and {args.model} is a {model.program.NAME}, which "
+            "has no likelihood; minivae sample shows what it is worth"
+        )
     note_on_data(model, X)
     if args.ais and not hasattr(model, "ais"):
         raise ValueError(

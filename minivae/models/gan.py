@@ -42,6 +42,10 @@ TERMS = ("d_loss", "g_loss")
 SCORE = None
 LOSSES = {"discriminator.": ("d_loss",), "generator.": ("g_loss",)}
 OUTPUTS = ("sigmoid", "identity")
+NO_LIKELIHOOD = (
+    "a gan has no likelihood, so no score_samples and no score: look at sample(n), or take a "
+    "family that has ln p(x), such as nade or flow"
+)
 
 
 class Plan(NamedTuple):
@@ -267,13 +271,15 @@ class GAN(Model):
     def on_unit_interval(self):
         return self.output == "sigmoid"
 
-    def score_samples(self, X):
-        """NotImplementedError: a generator says how x is drawn, and not with which density."""
-        self._check_loaded()
-        raise NotImplementedError(
-            "a gan has no likelihood, so no score_samples and no score: look at sample(n), or "
-            "compare families by one that has ln p(x), such as nade or flow"
-        )
+    @property
+    def score_samples(self):
+        """AttributeError: a generator says how x is drawn, and not with which density."""
+        raise AttributeError(NO_LIKELIHOOD)
+
+    @property
+    def score(self):
+        """AttributeError, as of `score_samples`; to scikit-learn there is none of both."""
+        raise AttributeError(NO_LIKELIHOOD)
 
     def sample(self, n_samples=1, random_state=None):
         """Draws of x from the model, (n_samples, D): the generator's output for new noise. Row i is

@@ -141,7 +141,7 @@ def test_score(run, folder, capsys):
     model = loaded(out)
     code, said, err = call(capsys, "score", out, folder / "bits.npy")
     if model.score_kind is None:
-        assert (code, said, err.count("\n")) == (2, "", 1) and "has no likelihood, so no" in err
+        assert (code, said, err.count("\n")) == (2, "", 1) and "has no likelihood" in err
         return
     assert (code, err) == (0, "")
     values = model.score_samples(BITS)  # 100 draws are the default of both
@@ -164,6 +164,8 @@ def test_score_by_annealing(run, folder, capsys, monkeypatch):
     code, said, err = call(capsys, "score", out, folder / "bits.npy", "--ais", 3)
     if not hasattr(model, "ais"):
         assert (code, said, err.count("\n")) == (2, "", 1)
+        if model.score_kind is None:
+            return
         assert f"score --ais needs a model with latent codes, and {out}" in err
         assert f" is a {family}, " in err
         return

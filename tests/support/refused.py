@@ -268,14 +268,14 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         each("beta1", -1, 1, True)),
     ("activation or output: a name that is unknown", GANS, "activation|output", ValueError,
         "'(gelu|softmax)'", each("activation", "gelu") + each("output", "softmax")),
-    ("score or score_samples, where there is no likelihood", GANS, "score", NotImplementedError,
+    ("score or score_samples, where there is no likelihood", GANS, "score", AttributeError,
         "a gan has no likelihood, so no score_samples and no score: look at sample",
         call(lambda w: w.model.score_samples(X), lambda w: w.model.score(X))),
     ("patience without held-out rows", "with patience", "patience", ValueError,
         "validation_fraction, such as 0.1, or give X_valid", use(("fit",), patience=2)),
     ("validation_fraction: so much that no row is left", ALL, "validation_fraction", ValueError,
         "n_samples=24 leaves no row", use(("fit",), validation_fraction=0.99)),
-    ("sample_weight: another length, below 0, or all 0", ALL, "sample_weight", ValueError,
+    ("sample_weight: another length, below 0, or all 0", SCORING, "sample_weight", ValueError,
         "expected one per row|at least 0", call(*(
             lambda w, weights=weights: w.model.score(X, sample_weight=weights)
             for weights in ([1.0], np.arange(24) - 1.0, np.zeros(24))))),
@@ -347,7 +347,8 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         [at_the_last_step]),
 
     ("a model that was not fitted", ALL, "fit", NotFittedError, "not fitted yet", call(
-        lambda w: w.new().score_samples(X), lambda w: w.new().sample(),
+        lambda w: w.new().score_samples(X) if w.new().score_kind else w.new().sample(),
+        lambda w: w.new().sample(),
         lambda w: w.new().save(w.path))),
     ("Z of another width", VAES, "Z", ValueError, "Z has 3 columns, expected .* 2",
         call(lambda w: w.model.inverse_transform(np.zeros((4, 3))))),
