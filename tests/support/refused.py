@@ -54,13 +54,15 @@ from minivae.models import MODELS, find
 
 def families(group):
     """Names of the families that an entry is for: "all", some by name, "with" a setting, "of bits",
-    which take 0 and 1 alone and no tables, or "without codes"."""
+    which take 0 and 1 alone, in rows of any width, or "without codes"."""
     if group == "all":
         return tuple(MODELS)
     if group.startswith("with "):
         return tuple(name for name in MODELS if group[5:] in find(name).SETTINGS)
     if group == "of bits":
-        return tuple(name for name in families("with binarize") if not find(name).takes_tables)
+        images = families("with image_shape")
+        bits = (name for name in families("with binarize") if not find(name).takes_tables)
+        return tuple(name for name in bits if name not in images)
     if group == "without codes":
         return tuple(name for name in MODELS if not hasattr(find(name), "transform"))
     return tuple(group.split(", "))
@@ -275,8 +277,8 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
         "validation_fraction, such as 0.1, or give X_valid", use(("fit",), patience=2)),
     ("validation_fraction: so much that no row is left", ALL, "validation_fraction", ValueError,
         "n_samples=24 leaves no row", use(("fit",), validation_fraction=0.99)),
-    ("sample_weight: another length, below 0, or all 0", SCORING, "sample_weight", ValueError,
-        "expected one per row|at least 0", call(*(
+    ("sample_weight: another length, below 0, or all 0", "with patience", "sample_weight",
+        ValueError, "expected one per row|at least 0", call(*(
             lambda w, weights=weights: w.model.score(X, sample_weight=weights)
             for weights in ([1.0], np.arange(24) - 1.0, np.zeros(24))))),
     ("n_threads: 0, or True", ALL, "n_threads", ValueError, "[Gg]ot (0|True)",
