@@ -29,8 +29,6 @@ import sys
 from dataclasses import replace
 from typing import NamedTuple
 
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-
 from minivae.data import checks
 from minivae.engine import net
 from minivae.engine.layout import Net, Region
@@ -41,6 +39,7 @@ from minivae.kernels.tables import reference as k
 from minivae.models import tables
 from minivae.models.base import Model
 from minivae.models.settings import COMMON, SIZES, choice, whole, with_defaults
+from minivae.models.transformer import Transformer
 
 NAME = "flow"
 TERMS = ("nll",)
@@ -241,7 +240,7 @@ def draw(task, shard, seed, first_row):
 # --- the estimator --------------------------------------------------------------------------------
 
 
-class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
+class Flow(Transformer, Model):
     """Flow of couplings, nonlinear independent components, trained by maximum likelihood.
 
     ln p(u) = ln p(z) + ln |det dz/du| for codes z = f(u) of an invertible f (Dinh, Krueger and
@@ -358,11 +357,6 @@ class Flow(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     @property
     def _n_features_out(self):
         return self.layout_.n_features
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []
-        return tags
 
     # --- use ------------------------------------------------------------------------------------
 

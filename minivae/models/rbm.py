@@ -29,7 +29,6 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from minivae.data import checks
 from minivae.engine.layout import Layout, Region
@@ -49,6 +48,7 @@ from minivae.kernels.tables import reference as k
 from minivae.models import tables
 from minivae.models.base import Model
 from minivae.models.settings import BINARIZED, COMMON, choice, whole, with_defaults
+from minivae.models.transformer import Transformer
 
 NAME = "rbm"
 TERMS = ("data_energy", "chain_energy", "pseudo_nll")
@@ -240,7 +240,7 @@ def draw(task, shard, seed, first_row):
 # --- the estimator --------------------------------------------------------------------------------
 
 
-class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
+class RBM(Transformer, Model):
     """Restricted Boltzmann machine of binary data, by contrastive divergence or persistent chains.
 
     p(v) = exp(-F(v)) / Z. Descends the mean over rows of F(x) - F(chain) for fixed chains, whose
@@ -333,7 +333,7 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
 
     @property
     def _n_features_out(self):
-        return int(self.n_hidden)
+        return self.layout_.plan.n_hidden
 
     def _held_out(self, X):
         there = super()._held_out(X).items()  # and chains are not

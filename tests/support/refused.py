@@ -251,7 +251,7 @@ REFUSED = [  # what is given; to which models; what the message names; the excep
     ("learning_rate: a list that is no schedule", ALL, "learning_rate", ValueError,
         "list of .epochs, rate.", each("learning_rate", [], [0.1], [(0, 0.1)], [(5, -1)], [(5,)])),
     ("learning_rate: so large that training diverges", ALL, "learning_rate", FloatingPointError,
-        "learning_rate below 1e.(20|38)", call(diverges)),
+        "learning_rate below (1e.20|3e.38)", call(diverges)),
     ("learning_rate, momentum or weight_decay: a bool", ALL, "learning_rate|momentum|weight_decay",
         ValueError, "True|False", [*each("learning_rate", True), *each("momentum", False),
         *each("weight_decay", True)]),

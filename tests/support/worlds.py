@@ -278,7 +278,7 @@ def reordered_held_out(w):
 def diverges(w, X=NORMAL, learning_rate=1e20):
     """One batch an epoch: after m good batches the model is that of m epochs."""
     if "likelihood" not in models.find(w.family).SETTINGS:  # logits: gradients are at most 1
-        X, learning_rate = BITS, 1e38
+        X, learning_rate = BITS, 3e38
     settings = dict(optimizer="sgd", learning_rate=learning_rate, device="cpu", batch_size=24,
                     likelihood="gaussian", epochs=50)  # fmt: skip
     model, twin = w.new(**settings), w.new(**settings)

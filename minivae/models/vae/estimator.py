@@ -3,7 +3,6 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from minivae.data import checks
 from minivae.data.rows import BLOCK
@@ -14,12 +13,13 @@ from minivae.evaluation.diagnosis import diagnose
 from minivae.evaluation.terms import mean_terms
 from minivae.models import tables
 from minivae.models.base import Model
+from minivae.models.transformer import Transformer
 from minivae.models.vae import filling, program
 from minivae.models.vae.likelihoods import columns_of_table
 from minivae.models.vae.settings import SETTINGS, SUITED, check_binarize, check_together
 
 
-class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
+class VAE(Transformer, Model):
     """Variational autoencoder with dense layers, trained by hand-written gradients.
 
     Minimises the mean over rows of nll + beta * kl in nats, nll = -ln p(x|z) and
@@ -173,11 +173,6 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Model):
     def _binarize_code(self):
         check_binarize(self)
         return super()._binarize_code
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []
-        return tags
 
     def held_out_score(self, X):
         """(ELBO of each row of X (n,), in words how)."""
