@@ -193,10 +193,10 @@ def passes_in(model, X, seconds):
 
 def stretched(model, n_epochs):
     """The family's schedule of rates, which is for a usual number of passes, for so many."""
-    from minivae.models import settings  # heavy
+    from minivae.models import fitting, settings  # heavy
 
     steps = settings.schedule(model.learning_rate)
-    total = max(settings.EPOCHS, sum(epochs for epochs, _ in steps))
+    total = max(fitting.usual_epochs(model), sum(epochs for epochs, _ in steps))
     return tuple((max(1, round(epochs * n_epochs / total)), rate) for epochs, rate in steps)
 
 

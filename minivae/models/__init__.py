@@ -5,11 +5,11 @@ import importlib
 MODELS = {
     "vae": "minivae.models.vae.estimator:VAE",
     "nade": "minivae.models.nade:NADE",
-    "flow": "minivae.models.flow:Flow",
-    "rbm": "minivae.models.rbm:RBM",
+    "pixelrnn": "minivae.models.pixelrnn:PixelRNN",
     "pixelcnn": "minivae.models.pixelcnn:PixelCNN",
     "wavenet": "minivae.models.wavenet:WaveNet",
-    "pixelrnn": "minivae.models.pixelrnn:PixelRNN",
+    "flow": "minivae.models.flow:Flow",
+    "rbm": "minivae.models.rbm:RBM",
     "gan": "minivae.models.gan:GAN",
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from minivae import NADE, VAE, Flow
+from minivae import NADE, VAE, Flow, PixelCNN, PixelRNN, WaveNet
 from minivae.kernels import ACTIVATIONS, OPTIMIZERS, STREAM_POSTERIOR
 from minivae.kernels.tables import reference
 from minivae.models.vae.likelihoods import PLAIN
@@ -95,6 +95,10 @@ def test_gradients_with_missing_values(likelihood, device):
 # benchmarks/torch_families.py has.
 EXACT = [
     NADE(7),
+    PixelRNN(5, n_hidden=4, image_shape=(3, 4)),
+    PixelCNN(2, n_channels=3, image_shape=(3, 4)),
+    PixelCNN(2, n_channels=3, image_shape=(3, 4), gated=False),
+    WaveNet(3, n_skip=4, max_dilation=4, n_stacks=2),
     Flow(3, hidden_layer_sizes=(5, 4), activation="tanh", dequantize=None),
     Flow(4, hidden_layer_sizes=(6,), dequantize=None, coupling="additive", prior="normal"),
 ]
