@@ -218,6 +218,27 @@ def rbm(model, p, x):
     return (energy(x) - energy(v)) / len(x)
 
 
+def gan(model, p, x, z=None):
+    """Both players' losses: the discriminator does not move what is invented, nor is it moved by
+    the generator's, so that the gradient of the sum is that of each player's own."""
+    z = torch.randn(len(x), model.latent_dim, dtype=x.dtype) if z is None else z
+    frozen = {name: tensor.detach() for name, tensor in p.items()}
+    h = layers(model, p, "generator", model.generator_sizes, z)
+    invented = torch.sigmoid(h) if model.output == "sigmoid" else h
+    sizes = model.discriminator_sizes
+    told = layers(model, p, "discriminator", sizes, torch.cat([x, invented.detach()]))
+    judged = layers(model, frozen, "discriminator", sizes, invented)
+    d_loss = F.softplus(-told[: len(x)]).sum() + F.softplus(told[len(x) :]).sum()
+    return (d_loss + F.softplus(-judged).sum()) / len(x)
+
+
+def layers(model, p, name, sizes, h):
+    """Dense layers name.0, name.1, ... and name.out."""
+    for i in range(len(sizes)):
+        h = FUNCTIONS[model.activation](head(p, f"{name}.{i}", h))
+    return head(p, f"{name}.out", h)
+
+
 LOSSES = {
     "vae": vae,
     "nade": nade,
@@ -226,5 +247,6 @@ LOSSES = {
     "wavenet": wavenet,
     "flow": flow,
     "rbm": rbm,
+    "gan": gan,
 }
 COMPILED = LOSSES | {"nade": nade_at_once}  # what suits torch.compile best

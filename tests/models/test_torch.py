@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from minivae import NADE, VAE, Flow, PixelCNN, PixelRNN, WaveNet
+from minivae import GAN, NADE, VAE, Flow, PixelCNN, PixelRNN, WaveNet
 from minivae.kernels import ACTIVATIONS, OPTIMIZERS, STREAM_POSTERIOR
 from minivae.kernels.tables import reference
 from minivae.models.vae.likelihoods import PLAIN
@@ -115,6 +115,19 @@ def test_gradients_of_a_family(model, device):
     expected = torch_families.LOSSES[model.program.NAME](model, p, torch.tensor(X))
     expected.backward()
     # Some hundred roundings in sums of numbers near 1.
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-13)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, p[name].grad.numpy(), rtol=1e-10, atol=1e-13)
+
+
+def test_gradients_of_both_players_of_a_gan():
+    X = (np.random.default_rng(0).random((9, 12)) > 0.5).astype(float)
+    gan = GAN(3, generator_sizes=(5,), discriminator_sizes=(4,), dtype="float64", epochs=3,
+              device="reference", random_state=0).fit(X)  # fmt: skip
+    loss, gradients = gan.loss_and_gradients(X)
+    p, z = tensors(gan), torch.tensor(gan.trace(X)["eps"])
+    expected = torch_families.gan(gan, p, torch.tensor(X), z)
+    expected.backward()
     np.testing.assert_allclose(loss, expected.item(), rtol=1e-13)
     for name, gradient in gradients.items():
         np.testing.assert_allclose(gradient, p[name].grad.numpy(), rtol=1e-10, atol=1e-13)
