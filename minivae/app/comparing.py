@@ -271,8 +271,9 @@ def cell(name, value):
 
 def picture(folders, results, data, seed):
     """Rows of the data, and below them samples of each model."""
-    drawn = {"data": data.test[plots.spread(len(data.test), SHOWN)]}
+    n = min(SHOWN, len(data.test))
+    drawn = {"data": data.test[plots.spread(len(data.test), n)]}
     for folder, row in zip(folders, results, strict=True):
         nats = "" if row["nats"] is None else f"\n{cell('nats', row['nats'])} nats"
-        drawn[f"{row['model']}{nats}"] = minivae.load(folder / runs.MODEL).sample(SHOWN, seed)
+        drawn[f"{row['model']}{nats}"] = minivae.load(folder / runs.MODEL).sample(n, seed)
     return plots.compared(drawn, data.image_shape or (1, data.train.shape[1]))

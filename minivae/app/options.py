@@ -89,6 +89,8 @@ def pixels(word):
 
 def shown(value):
     """A setting's value as a shell would write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict):
         return ",".join(f"{name}={kind}" for name, kind in value.items())
     if isinstance(value, tuple) and value and isinstance(value[0], tuple):

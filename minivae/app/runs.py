@@ -99,12 +99,16 @@ def reopen(folder, given):
     """
     if not (folder / CHECKPOINT).is_file():
         return None
+    from minivae.models.settings import image_size  # heavy
+
     model, facts = minivae.load(folder / CHECKPOINT), read_history(folder)
     if not facts.keys() >= set(FACTS):
         raise ValueError(f"--resume: {folder / HISTORY} does not say what the data were; go on in "
                          "Python: minivae.load(...).resume(X)")  # fmt: skip
     before = model.get_params() | {name: facts[name] for name in FACTS}
     before["model"] = model.program.NAME
+    if -1 in (given.get("image_shape") or ()):
+        given = given | {"image_shape": image_size(given["image_shape"], model.n_features_in_)}
     if {given.get("data"), facts["data"]}.isdisjoint(datasets.NAMES):
         before.pop("data")  # a file may have moved; what is in it will be compared
     lines = [

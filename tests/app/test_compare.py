@@ -44,8 +44,8 @@ def table(folder):
 
 
 def test_every_number_is_that_of_the_model_beside_it(small, capsys):
-    code, out, _ = compare(capsys, small)
-    assert code == 0
+    code, out, err = compare(capsys, small)
+    assert code == 0, err
     assert out.startswith((small / "out" / comparing.MARKDOWN).read_text())
     rows = table(small)
     assert list(rows) == FAMILIES

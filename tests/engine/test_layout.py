@@ -9,6 +9,7 @@ import pickle
 
 import numpy as np
 import pytest
+from families import SMALL
 from numpy.testing import assert_allclose, assert_array_equal
 from toy import Toy
 
@@ -37,7 +38,7 @@ def vae_layout(n_features=7, **settings):
 
 def layouts():
     """One of every family, and of the toy."""
-    fitted = [find(name)().new_state(7, 0) for name in MODELS]
+    fitted = [find(name)(**SMALL[name]).new_state(7, 0) for name in MODELS]
     return [layout for _, layout, _ in [*fitted, toy().new_state(7, 0)]]
 
 
