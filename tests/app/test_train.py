@@ -107,6 +107,7 @@ def test_defaults_and_options_are_those_of_the_estimator(family):
         "whole": ("7", 7), "real": ("0.25", 0.25), "sizes": ("7,6", (7, 6)),
         "schedule": ("3:0.5,1:0.25", ((3, 0.5), (1, 0.25))), "device": ("cuda:1", "cuda:1"),
         "schema": ('a=real,"b, c=category"', {"a": "real", "b, c": "category"}),
+        "truth": ("no", False), "shape": ("2x-1", (2, -1)),
     }  # fmt: skip
     table, said, expected = models.find(family).SETTINGS, [], {}
     for name in estimator.keys() - {"random_state", "verbose"}:

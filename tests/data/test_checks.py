@@ -46,13 +46,14 @@ def test_looking_for_two_columns_of_one_name_compares_few():
 def test_a_series_is_no_table(family):
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     model = tiny(family).fit(X)
+    use = model.score_samples if model.score_kind else model.loss_and_gradients
     for row in pd.Series(X[0]), pd.DataFrame(X).iloc[0], pd.DataFrame(X)[0]:
-        for use in model.fit, model.partial_fit, model.score_samples:
+        for method in model.fit, model.partial_fit, use:
             with pytest.raises(ValueError, match=r"X: Expected a 2-dimensional container.*Series"):
-                use(row)
+                method(row)
     dates = pd.Series(np.array(["2020-01-01"], "datetime64[s]"))
     with pytest.raises(TypeError, match="X holds dates or times"):
-        model.score_samples(dates)
+        use(dates)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -396,8 +396,8 @@ READ_MASK = (
     "shard._replace(first=0, last=shard.last - shard.first)),",
 )
 RATE = (
-    "rate, decay = recipe.learning_rate",
-    "rate, decay = recipe.batch_size * recipe.learning_rate",
+    "rate = task.recipe.learning_rate",
+    "rate = task.recipe.batch_size * task.recipe.learning_rate",
 )
 GRADIENT, STEP = G.reported_loss_has_this_gradient, G.training_step_follows_the_reported_loss
 MUTATIONS = [  # number in the list of known bugs, guard, bug
