@@ -6,7 +6,7 @@ __device__ inline REAL unless_negligible(REAL moment) {
 
 // The learning rate; of a captured step learning_rate is how many times that on the device.
 __device__ inline REAL rate_now(const double *rate, REAL learning_rate) {
-  return rate ? (REAL)(*rate * learning_rate) : learning_rate;
+  return rate ? (REAL)*rate * learning_rate : learning_rate;
 }
 
 extern "C" __global__ void sgd(REAL *theta, const REAL *gradient, REAL *velocity,
