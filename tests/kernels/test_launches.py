@@ -60,7 +60,7 @@ def test_shapes_that_do_not_match_are_refused_by_name(device, here):
     with pytest.raises(ValueError, match="source has 12 entries, target 11"):
         k.copy(x, here(11))
     with pytest.raises(ValueError, match=r"a weight has shape \(3, 4\), expected \(4, 5\)"):
-        k.nade_backward(x, x, here(4, 5), here(5), x, 0, 5, x, here(5), x)
+        k.nade_backward(x, x, here(4, 5), here(1, 5), x, 0, 5, x, here(1, 5), x)
 
 
 def test_more_columns_than_a_grid_can_have_are_refused():
