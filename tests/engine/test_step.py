@@ -309,7 +309,7 @@ def test_noise_is_a_function_of_the_seed_and_is_the_same_forward_and_backward(de
 
 def test_streams_of_random_numbers_are_all_different():
     streams = [value for name, value in vars(kernels).items() if name.startswith("STREAM_")]
-    assert len(streams) == len(set(streams)) == 14
+    assert len(streams) == len(set(streams)) == 17
 
 
 # --- order and start ----------------------------------------------------------------------------
