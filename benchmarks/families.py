@@ -78,6 +78,7 @@ def step_time(runner, seconds):
 
 def measure(name, arguments):
     """Lines on a family."""
+    torch._dynamo.reset()  # or its limit of recompilations is that of all families together
     make = find(name)
     model = make(random_state=0, **make.SUITED.get("bits", {}))
     rng = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import minivae
 
-CHAINS, STEPS, EPOCHS, H = 1000, (0, 1, 3, 10, 30, 100, 300, 1000), (1, 10, 100), 200
+CHAINS, STEPS, EPOCHS, H = 1000, (0, 1, 3, 10, 30, 100), (1, 10, 100), 200
 COLOURS = ("#88CCEE", "#332288", "#CC6677")
 
 data = minivae.datasets.load("digits")
