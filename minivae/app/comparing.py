@@ -140,11 +140,10 @@ def new_model(name, args, data):
     """A model of a family, checked, with the settings that such data want."""
     make = minivae.models.find(name)
     given = {"random_state": args.seed, **make.SUITED.get("bits", {})}
-    if "image_shape" in make.SETTINGS and data.image_shape:
-        given["image_shape"] = tuple(data.image_shape)
     if "patience" in make.SETTINGS:
         given["validation_fraction"] = HELD_OUT
     model = make(**given)
+    tables.shape(model, data)
     model.check_data(data.train)
     return model
 

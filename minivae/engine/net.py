@@ -1,9 +1,17 @@
 """Dense layers for any family: forward, backward, and one layer's part of the gradient."""
 
+from minivae.engine.layout import Net, Region
 from minivae.engine.task import matrix, parameter, region, share
 from minivae.kernels.tables import reference as k
 
 APART = ("forward", "backward")  # called for every net of a family, compiled once
+
+
+def between(task, first, last):
+    """The layers first <= i < last, each of which reads the one before, as a Net."""
+    layer = task.layers[last - 1]
+    y = Region(layer.y, layer.fan_out, layer.times)
+    return Net(first, last, y, Region(layer.dy, layer.fan_out, layer.times))
 
 
 def weight(layer, flat):

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from minivae.data import checks
 from minivae.engine import net
-from minivae.engine.layout import Net, Region
+from minivae.engine.layout import Region
 from minivae.engine.task import column, load_rows, matrix, region, share
 from minivae.evaluation import codes
 from minivae.kernels import ACTIVATIONS, IDENTITY, NORMAL, PRIORS, STREAM_POSTERIOR, STREAM_PRIOR
@@ -113,9 +113,7 @@ def last_halves(plan):
 def net_of(task, i):
     """The net of coupling i."""
     n = task.layers.size // task.plan.n_couplings
-    layer = task.layers[(i + 1) * n - 1]
-    y = Region(layer.y, layer.fan_out, layer.times)
-    return Net(i * n, (i + 1) * n, y, Region(layer.dy, layer.fan_out, layer.times))
+    return net.between(task, i * n, (i + 1) * n)
 
 
 def weights():

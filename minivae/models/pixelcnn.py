@@ -100,7 +100,7 @@ def make_plan(layout, n_features, *, image_shape, n_layers, n_channels, first_ke
             _, _, y, dy = dense(f"horizontal.{i}", reads, dreads, R, RELU)
         _, _, h, dh = dense(f"residual.{i}", y, dy, R)
     output = layout.dense("output", h, dh, [R], {"logit": 1}, RELU, IDENTITY)
-    logits, dlogits = Region(output.y.start, D), Region(output.dy.start, D)
+    logits, dlogits = output.y.side_by_side(), output.dy.side_by_side()
     return Plan(x, u, output, logits, dlogits, layout.regions["nll"], D, size[1], R,
                 n_layers, gated)  # fmt: skip
 
@@ -120,9 +120,7 @@ def dense_of(task, i, which):
 
 def alone(task, index):
     """A dense layer as a Net."""
-    layer = task.layers[index]
-    y = Region(layer.y, layer.fan_out, layer.times)
-    return Net(index, index + 1, y, Region(layer.dy, layer.fan_out, layer.times))
+    return net.between(task, index, index + 1)
 
 
 def features(task, i, shard):

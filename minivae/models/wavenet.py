@@ -128,9 +128,7 @@ def part(table, plan, i):
 
 def net_of(task, i):
     """Layer i of those before the output, as a net."""
-    layer = task.layers[i]
-    y = Region(layer.y, layer.fan_out, layer.times)
-    return Net(i, i + 1, y, Region(layer.dy, layer.fan_out, layer.times))
+    return net.between(task, i, i + 1)
 
 
 def by_rows(task, place, shard):
